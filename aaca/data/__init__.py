@@ -1,0 +1,1 @@
+"""Images in: tables, benchmarks (one file each), transforms, the data module, the feature store."""

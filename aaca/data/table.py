@@ -1,0 +1,116 @@
+"""`ImageTable`: one row an image. Everything that moves images through the house moves rows of this table."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from aaca.data.images import read_image
+from aaca.runtime.errors import DataError
+from aaca.runtime.files import atomic_path
+
+COLUMNS: dict[str, object] = {
+    "id": "",  # stable and unique
+    "label": 0,  # index into `classes`
+    "split": "",  # train | pool | audit | test | test_seen
+    "slice": "all",  # aligned | conflicting | balanced, or all
+    "group": "",  # class × confounder value, "" where unknown
+    "source": "",  # what must not leak across splits: the same photo, the same object
+    "path": "",  # image file, or .npy with one image a row; absolute or relative to `root`
+    "row": -1,  # row of the .npy, -1 for an image file
+    "caption": "",
+}
+"""The columns every table has, with the value a missing one is filled with. More columns may follow."""
+
+
+@lru_cache(maxsize=32)
+def _open_array(path: Path) -> np.ndarray:
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+@dataclass(frozen=True)
+class ImageTable:
+    """Rows of images and the class names their labels point to. `frame` has the columns of `COLUMNS` and maybe more."""
+
+    frame: pd.DataFrame
+    classes: tuple[str, ...]
+    root: Path = Path()
+
+    @classmethod
+    def build(cls, frame: pd.DataFrame, classes: Sequence[str], root: Path = Path()) -> "ImageTable":
+        """Fill missing columns, check labels and ids. Raises `DataError` on a repeated id or a label out of range."""
+        columns = {name: frame[name] if name in frame else default for name, default in COLUMNS.items()}
+        extra = {name: frame[name] for name in frame if name not in COLUMNS}
+        full = pd.DataFrame({**columns, **extra}, index=frame.index).reset_index(drop=True)
+        repeated = full["id"][full["id"].duplicated()]
+        if len(repeated):
+            raise DataError(f"image table: id {repeated.iloc[0]!r} occurs more than once; ids must be unique")
+        if len(full) and not full["label"].between(0, len(classes) - 1).all():
+            raise DataError(f"image table: labels must lie in 0…{len(classes) - 1} ({len(classes)} classes)")
+        return cls(full, tuple(classes), root)
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    @property
+    def ids(self) -> np.ndarray:
+        """Ids, `[N]` of str."""
+        return self.frame["id"].to_numpy(dtype=object)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Labels, `[N]` int64."""
+        return self.frame["label"].to_numpy(dtype=np.int64)
+
+    def take(self, rows: np.ndarray | Sequence[int]) -> "ImageTable":
+        """The rows at these positions, or where a boolean mask is true; in that order."""
+        selector = np.asarray(rows)
+        frame = self.frame[selector] if selector.dtype == bool else self.frame.iloc[selector]
+        return replace(self, frame=frame.reset_index(drop=True))
+
+    def split(self, name: str) -> "ImageTable":
+        """The rows of one split."""
+        return self.take((self.frame["split"] == name).to_numpy())
+
+    def concat(self, other: "ImageTable") -> "ImageTable":
+        """This table's rows followed by the other's. Raises `DataError` when the classes differ."""
+        if self.classes != other.classes:
+            raise DataError(f"cannot join tables of different classes: {self.classes} and {other.classes}")
+        mine, theirs = self.absolute().frame, other.absolute().frame
+        return ImageTable(pd.concat([mine, theirs], ignore_index=True), self.classes)
+
+    def absolute(self) -> "ImageTable":
+        """The same table with absolute paths."""
+        paths = [str(self.root / path) for path in self.frame["path"]]
+        return ImageTable(self.frame.assign(path=paths), self.classes)
+
+    def file(self, position: int) -> Path:
+        """The file that holds the image at this position."""
+        return self.root / str(self.frame["path"].iat[position])
+
+    def image(self, position: int) -> np.ndarray:
+        """The image at this position, `[H, W, 3]` uint8. Raises `DataError` naming the file if it cannot be read."""
+        row = int(self.frame["row"].iat[position])
+        if row < 0:
+            return read_image(self.file(position))
+        return np.asarray(_open_array(self.file(position))[row])
+
+    def array(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """(memory-mapped `[M, H, W, 3]` uint8, rows `[N]`) when the whole table lies in one array file, else None."""
+        paths = self.frame["path"].unique()
+        if len(paths) != 1 or (self.frame["row"] < 0).any():
+            return None
+        return _open_array(self.root / str(paths[0])), self.frame["row"].to_numpy(dtype=np.int64)
+
+    def save(self, path: Path) -> None:
+        """Write the rows to a parquet file, atomically. The class names are kept by whoever owns the table."""
+        with atomic_path(path) as temporary:
+            self.frame.to_parquet(temporary, index=False)
+
+    @classmethod
+    def load(cls, path: Path, classes: Sequence[str], root: Path | None = None) -> "ImageTable":
+        """Read rows written by `save`; relative image paths start at `root` (default: the parquet's own folder)."""
+        return cls.build(pd.read_parquet(path), classes, path.parent if root is None else root)

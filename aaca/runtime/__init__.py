@@ -1,0 +1,1 @@
+"""The ground floor: command line, configuration, stages, files, launch. Knows nothing about images."""

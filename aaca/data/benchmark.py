@@ -48,8 +48,7 @@ class Benchmark:
             missing = [name for label, name in enumerate(self.classes) if label not in present]
             if missing and (split != "pool" or len(missing) == len(self.classes)):
                 raise DataError(f"dataset {self.name}: split {split!r} has no image of class {missing[0]!r}")
-        located = frame[["path", "row"]].astype(str).agg(":".join, axis=1)
-        twice = frame[located.duplicated(keep=False)]
+        twice = frame[frame.duplicated(["path", "row"], keep=False)]
         if len(twice):
             splits = ", ".join(sorted(twice["split"].unique()))
             raise DataError(

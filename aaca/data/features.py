@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,21 @@ import pandas as pd
 from aaca.data.table import ImageTable
 from aaca.runtime.errors import DataError
 from aaca.runtime.files import atomic_path, write_json
+
+CHUNK_BYTES = 16 * 2**20
+"""What one chunk of a view may take as float32: small beside any machine, large beside the cost of a Python step."""
+
+
+def _rows_for(widest: int) -> int:
+    return max(1, CHUNK_BYTES // (4 * max(1, widest)))
+
+
+def _read(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """These rows of a (memory-mapped) array: a view where they are one ascending run, else a copy."""
+    n = len(rows)
+    if n and rows[-1] - rows[0] == n - 1 and (n == 1 or bool((np.diff(rows) == 1).all())):
+        return array[rows[0] : rows[0] + n]
+    return array[rows]
 
 
 @dataclass(frozen=True)
@@ -46,42 +61,47 @@ class Scored:
     @property
     def ids(self) -> np.ndarray:
         """Ids of the rows, `[N]`."""
-        return self.ids_all[self.rows]
+        return _read(self.ids_all, self.rows)
 
     @property
     def labels(self) -> np.ndarray:
         """Labels of the rows, `[N]`."""
-        return self.labels_all[self.rows]
+        return _read(self.labels_all, self.rows)
 
     @property
     def embeddings(self) -> np.ndarray:
-        """Embeddings of the rows, `[N, D]` float32, read into memory."""
-        return np.asarray(self.embeddings_all[self.rows], dtype=np.float32)
+        """Embeddings of the rows, `[N, D]` float32, read into memory (a copy: changing it changes no store)."""
+        return np.array(_read(self.embeddings_all, self.rows), dtype=np.float32)
 
     @property
     def logits(self) -> np.ndarray:
-        """Logits of the rows, `[N, C]` float32, read into memory."""
-        return np.asarray(self.logits_all[self.rows], dtype=np.float32)
-
-    @property
-    def predictions(self) -> np.ndarray:
-        """Predicted labels, `[N]`."""
-        return self.logits.argmax(axis=1)
-
-    def take(self, where: np.ndarray) -> "Scored":
-        """The rows at these positions of the view, or where a boolean mask over the view is true."""
-        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return Scored(**{**fields, "rows": self.rows[np.asarray(where)]})
-
-    def chunks(self, size: int = 65536) -> Iterator["Scored"]:
-        """The view in consecutive pieces of at most `size` rows: what keeps memory bounded on a large pool."""
-        for start in range(0, len(self), size):
-            yield self.take(np.arange(start, min(start + size, len(self))))
+        """Logits of the rows, `[N, C]` float32, read into memory (a copy)."""
+        return np.array(_read(self.logits_all, self.rows), dtype=np.float32)
 
     @property
     def passes(self) -> np.ndarray | None:
-        """Logits of the stochastic passes, `[N, T, C]` float32, or None where none were taken."""
-        return None if self.passes_all is None else np.asarray(self.passes_all[self.rows], dtype=np.float32)
+        """Logits of the stochastic passes, `[N, T, C]` float32 (a copy), or None where none were taken."""
+        return None if self.passes_all is None else np.array(_read(self.passes_all, self.rows), dtype=np.float32)
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """Predicted labels, `[N]` int64. Reads the logits in chunks."""
+        parts = [chunk.logits.argmax(axis=1) for chunk in self.chunks()]
+        return np.concatenate([np.empty(0, dtype=np.int64), *parts])
+
+    def take(self, where: np.ndarray) -> "Scored":
+        """The rows at these positions of the view, or where a boolean mask over the view is true."""
+        return replace(self, rows=self.rows[np.asarray(where)] if len(where) else self.rows[:0])
+
+    def chunks(self, size: int | None = None) -> Iterator["Scored"]:
+        """The view in consecutive pieces of at most `size` rows: what keeps memory bounded on a large pool.
+
+        Without `size`, as many rows as make the widest array of a piece about `CHUNK_BYTES` of float32.
+        """
+        arrays = [self.embeddings_all, self.logits_all, *([] if self.passes_all is None else [self.passes_all])]
+        size = size or _rows_for(max(int(np.prod(array.shape[1:])) for array in arrays))
+        for start in range(0, len(self), size):
+            yield replace(self, rows=self.rows[start : start + size])
 
 
 class FeatureStore:
@@ -131,17 +151,33 @@ class FeatureStore:
         self.logits[rows] = logits
         if self.passes is not None and passes is not None:
             self.passes[rows] = passes
-        self.written[rows] += 1
+        np.add.at(self.written, rows, 1)  # `+= 1` would count a row that a batch holds twice only once
 
     def check(self) -> "FeatureStore":
-        """Return self if every row was written exactly once, else raise `DataError`."""
+        """Return self if every row was written exactly once and holds finite numbers, else raise `DataError`.
+
+        Reads in chunks: a store of millions of rows is checked in bounded memory.
+        """
         wrong = np.flatnonzero(np.asarray(self.written) != 1)
         if len(wrong):
             count = int(self.written[wrong[0]])
-            raise DataError(f"{self.folder}: row {wrong[0]} was written {count} times, expected once ({len(wrong)} rows)")
-        if not np.isfinite(np.asarray(self.logits)).all():
-            raise DataError(f"{self.folder}: logits hold NaN or infinity; the model that made them has diverged")
+            raise DataError(
+                f"{self.folder}: row {wrong[0]} was written {count} times, expected once ({len(wrong)} rows)"
+            )
+        cause = "the model that made them has diverged"
+        self._refuse_infinite("logits", self.logits, cause)
+        if self.passes is not None:
+            self._refuse_infinite("passes", self.passes, cause)
+        self._refuse_infinite("embeddings", self.embeddings, f"{cause}, or they overflow {self.embeddings.dtype}")
         return self
+
+    def _refuse_infinite(self, name: str, array: np.ndarray, cause: str) -> None:
+        size = _rows_for(int(np.prod(array.shape[1:])))
+        for start in range(0, len(array), size):
+            finite = np.isfinite(array[start : start + size])
+            if not finite.all():
+                row = start + int(np.argwhere(~finite)[0][0])
+                raise DataError(f"{self.folder}: {name} hold NaN or infinity (first in row {row}); {cause}")
 
     def scored(self) -> Scored:
         """All rows as a lazily read view."""

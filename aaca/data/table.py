@@ -42,7 +42,7 @@ class ImageTable:
     @classmethod
     def build(cls, frame: pd.DataFrame, classes: Sequence[str], root: Path = Path()) -> "ImageTable":
         """Fill missing columns, check labels and ids. Raises `DataError` on a repeated id or a label out of range."""
-        columns = {name: frame[name] if name in frame else default for name, default in COLUMNS.items()}
+        columns = {name: frame.get(name, default) for name, default in COLUMNS.items()}
         extra = {name: frame[name] for name in frame if name not in COLUMNS}
         full = pd.DataFrame({**columns, **extra}, index=frame.index).reset_index(drop=True)
         repeated = full["id"][full["id"].duplicated()]
@@ -98,13 +98,6 @@ class ImageTable:
             return read_image(self.file(position))
         return np.asarray(_open_array(self.file(position))[row])
 
-    def array(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """(memory-mapped `[M, H, W, 3]` uint8, rows `[N]`) when the whole table lies in one array file, else None."""
-        paths = self.frame["path"].unique()
-        if len(paths) != 1 or (self.frame["row"] < 0).any():
-            return None
-        return _open_array(self.root / str(paths[0])), self.frame["row"].to_numpy(dtype=np.int64)
-
     def save(self, path: Path) -> None:
         """Write the rows to a parquet file, atomically. The class names are kept by whoever owns the table."""
         with atomic_path(path) as temporary:
@@ -114,3 +107,28 @@ class ImageTable:
     def load(cls, path: Path, classes: Sequence[str], root: Path | None = None) -> "ImageTable":
         """Read rows written by `save`; relative image paths start at `root` (default: the parquet's own folder)."""
         return cls.build(pd.read_parquet(path), classes, path.parent if root is None else root)
+
+
+class ImageReader:
+    """Batched reading of a table's images: looks each file up once, and takes rows of an array file in one go."""
+
+    def __init__(self, table: ImageTable) -> None:
+        codes, paths = pd.factorize(table.frame["path"])
+        self.codes = np.asarray(codes, dtype=np.int32)
+        self.files = [table.root / str(path) for path in paths]
+        self.rows = table.frame["row"].to_numpy(dtype=np.int64)
+
+    def read(self, positions: np.ndarray) -> list[np.ndarray]:
+        """The images at these table positions, each `[H, W, 3]` uint8. Raises `DataError` naming an unreadable file."""
+        codes, rows = self.codes[positions], self.rows[positions]
+        images: list[np.ndarray] = [np.empty(0)] * len(positions)
+        for code in np.unique(codes):
+            where = np.flatnonzero(codes == code)
+            if rows[where[0]] < 0:
+                images[where[0]] = read_image(self.files[code])
+                for repeat in where[1:]:
+                    images[repeat] = images[where[0]]
+            else:
+                for place, image in zip(where, _open_array(self.files[code])[rows[where]], strict=True):
+                    images[place] = image
+        return images

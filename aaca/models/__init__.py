@@ -1,0 +1,1 @@
+"""Networks only: how to build a classifier and where its weights start."""

@@ -1,0 +1,1 @@
+"""From a debug set (later: from concept sets) to a repaired classifier."""

@@ -1,4 +1,4 @@
-"""Errors that a user can mend: one line each, naming the key or file, what was expected, and the nearest valid choice."""
+"""Errors that a user can mend: one line each, with the key or file, what was expected, the nearest valid choice."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches

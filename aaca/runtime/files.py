@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from aaca.runtime.errors import AacaError
 
 
@@ -51,6 +53,18 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def allocate_array(path: Path, dtype: str, shape: tuple[int, ...]) -> np.memmap:
+    """A new zeroed `.npy` file, opened as a writable memory map, with its disk space reserved.
+
+    Reserving turns a full disk into an `OSError` here instead of a bus error at some later write.
+    """
+    array: np.memmap = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    if hasattr(os, "posix_fallocate"):  # Linux; macOS has no such call
+        with path.open("r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+    return array
 
 
 def sync(path: Path) -> None:

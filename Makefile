@@ -1,0 +1,42 @@
+# make setup | demo | test | test-slow | lint | type | bench | docs
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+ROOT ?= outputs/demo
+
+.PHONY: setup demo test test-slow lint type bench docs clean
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt "torch==2.14.1" "torchvision==0.29.1"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+demo: setup
+	$(BIN)/aaca debug -m method=none,duplicate,s_random,s_similarity,s_active_learning seed=0,1,2 paths.root=$(ROOT)
+	$(BIN)/aaca compare paths.root=$(ROOT)
+
+test: setup
+	$(BIN)/pytest
+
+test-slow: setup
+	$(BIN)/pytest -m slow
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+type: setup
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python tests/bench/overhead.py
+
+docs: setup
+	$(BIN)/python docs/make_tables.py
+
+clean:
+	rm -rf $(VENV) outputs

@@ -1,0 +1,50 @@
+"""Which images come when: a pure function of (seed, epoch, rank), so any run can be repeated exactly."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from torch.utils.data import Sampler
+
+
+class EpochSampler(Sampler[int]):
+    """Epoch e takes `epoch_size` images from an endless row of shuffles of all n, shared out over the ranks.
+
+    With `epoch_size == n` every epoch is one shuffle; with more, it runs on into the next shuffle, so no image is ever
+    seen more than once oftener than another. Each rank takes `per_rank` of its share (what its whole batches hold).
+    """
+
+    def __init__(self, n: int, per_rank: int, epoch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
+        self.n, self.per_rank, self.epoch_size = n, per_rank, epoch_size
+        self.seed, self.rank, self.world = seed, rank, world
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration draws (Lightning calls this)."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.per_rank
+
+    def __iter__(self) -> Iterator[int]:
+        first = self.epoch * self.epoch_size
+        positions = np.arange(first, first + self.epoch_size)
+        drawn = np.empty(self.epoch_size, dtype=np.int64)
+        for shuffle in np.unique(positions // self.n):
+            order = np.random.default_rng((self.seed, int(shuffle))).permutation(self.n)
+            here = positions // self.n == shuffle
+            drawn[here] = order[positions[here] % self.n]
+        return iter(drawn[self.rank :: self.world][: self.per_rank].tolist())
+
+
+class ShardSampler(Sampler[int]):
+    """All rows in order, shared out over the ranks; `pad` repeats the first rows so that all ranks are equally long."""
+
+    def __init__(self, n: int, rank: int = 0, world: int = 1, pad: bool = False) -> None:
+        total = -(-n // world) * world if pad else n
+        self.rows = (np.arange(total) % max(n, 1))[rank::world]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.rows.tolist())

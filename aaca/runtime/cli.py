@@ -1,0 +1,63 @@
+"""The console command: `aaca <job> [overrides]`. Without a job it lists what there is, in well under a second."""
+
+import importlib
+import sys
+from pathlib import Path
+
+from aaca import __version__
+from aaca.runtime.errors import nearest
+
+JOBS = {
+    "debug": ("find failures, build a debug set, repair, test", "aaca debug method=s_similarity seed=0"),
+    "compare": ("one table and one report over any set of runs", "aaca compare paths.root=outputs"),
+    "data": (
+        "verify a dataset's files, or preview its splits",
+        "aaca data verify dataset=imagefolder dataset.root=my/images",
+    ),
+}
+ACTIONS = {"data": ("verify", "preview")}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of the `aaca` command; returns the exit status."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if not arguments or arguments[0] in {"-h", "--help"}:
+        print(overview())
+        return 0
+    if arguments[0] == "--version":
+        print(__version__)
+        return 0
+    job, rest = arguments[0], arguments[1:]
+    if job not in JOBS:
+        print(f"error: no job {job!r}; {nearest(job, JOBS)}", file=sys.stderr)
+        return 1
+    if job in ACTIONS and rest and "=" not in rest[0] and not rest[0].startswith("-"):
+        rest = [f"action={rest[0]}", *rest[1:]]
+    sys.argv = [f"aaca {job}", *rest]
+    return int(importlib.import_module(f"aaca.experiments.{job}").main())
+
+
+def overview() -> str:
+    """The text of bare `aaca`: jobs, methods, and one example each."""
+    lines = [f"aaca {__version__}: why an image classifier fails, its repair, and the proof", "", "jobs"]
+    for name, (meaning, example) in JOBS.items():
+        lines += [f"  {name:<9}{meaning}", f"  {'':<9}  {example}"]
+    lines += ["", "methods (aaca debug method=…; several with -m method=a,b seed=0,1,2)"]
+    for name, meaning in options("method").items():
+        lines.append(f"  {name:<19}{meaning}")
+    lines += ["", "`aaca <job> --help` lists the config groups; `aaca <job> --cfg job` shows the whole config."]
+    return "\n".join(lines)
+
+
+def options(group: str) -> dict[str, str]:
+    """The options of a config group: file name → its first comment line."""
+    folder = Path(importlib.import_module("aaca.conf").__path__[0]) / group
+    found = {}
+    for file in sorted(folder.glob("*.yaml")):
+        comments = [
+            line
+            for line in file.read_text(encoding="utf-8").splitlines()
+            if line.startswith("# ") and "@package" not in line
+        ]
+        found[file.stem] = comments[0].removeprefix("# ") if comments else ""
+    return found

@@ -1,0 +1,47 @@
+"""The job `compare`: every finished run below `paths.root` in one table, one HTML report, and plain files."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from omegaconf import DictConfig
+from pydantic import Field
+
+from aaca.runtime.app import run_job
+
+
+def job(config: DictConfig) -> None:
+    """Compare, write, print."""
+    from rich.console import Console
+
+    from aaca.evaluate.comparison import compare
+    from aaca.evaluate.dashboard import Dashboard
+    from aaca.runtime.config import load_config
+
+    from .debug_config import PathsConfig
+
+    @dataclass(frozen=True, kw_only=True)
+    class CompareConfig:
+        paths: PathsConfig
+        logger: Dashboard
+        study: Annotated[str, Field(min_length=1, max_length=100)]
+
+    options = load_config(config, CompareConfig)
+    root = Path(options.paths.root).absolute()
+    comparison = compare(root)
+    report = comparison.write(root)
+    options.logger.begin(root, options.study, [])
+    pictures = {path.stem: path for path in sorted((root / "figures").glob("*.png"))}
+    options.logger.record("compare", {}, {"comparison": comparison.frame()}, pictures)
+    Console().print(comparison.table())
+    print(f"report: {report}")
+
+
+def main() -> int:
+    """Entry point: `aaca compare`, `python -m experiments.compare`."""
+    return run_job("compare", job)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

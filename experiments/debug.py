@@ -1,0 +1,23 @@
+"""The job `debug`: a classifier, its failures, a debug set, a repaired classifier, their difference on `test`."""
+
+import sys
+
+from omegaconf import DictConfig
+
+from aaca.runtime.app import run_job
+
+
+def job(config: DictConfig) -> float:
+    """Run once; the objective for sweepers is the worst-group accuracy."""
+    from .debug_run import debug  # heavy imports wait until there is something to do
+
+    return debug(config).worst_group_accuracy
+
+
+def main() -> int:
+    """Entry point: `aaca debug`, `python -m experiments.debug`."""
+    return run_job("debug", job)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

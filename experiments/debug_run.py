@@ -1,0 +1,309 @@
+"""The stages of the job `debug`, in order: benchmark, f0, features, debug set, repaired classifier, predictions, outcome."""
+
+import json
+import logging
+import resource
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from aaca import __version__
+from aaca.data.benchmark import Benchmark
+from aaca.data.features import FeatureStore, Scored
+from aaca.data.scan import scan_table
+from aaca.data.table import ImageTable
+from aaca.debugset.build import select_debug_set
+from aaca.debugset.debug_set import DebugSet
+from aaca.evaluate.examples import write_examples
+from aaca.evaluate.outcome import PREDICTIONS, Outcome, groups_of, summarise
+from aaca.models.classifier import Classifier
+from aaca.repair.base import RepairContext, start_classifier
+from aaca.runtime.config import load_config
+from aaca.runtime.errors import ConfigError
+from aaca.runtime.files import atomic_path, digest, ensure_writable, write_text
+from aaca.runtime.seeding import purpose_seed
+from aaca.runtime.stages import Stage, StageCache
+from aaca.training.extract import extract_features
+from aaca.training.fit import WEIGHTS, FitJob, fit_classifier
+
+from .debug_config import DebugConfig
+from .debug_examples import run_examples
+
+log = logging.getLogger(__name__)
+TESTS = ("test", "test_seen")
+
+
+def debug(config: DictConfig) -> Outcome:
+    """Run the job once and write `outcome.json` and its tables into the run's folder."""
+    options = load_config(config, DebugConfig)
+    hydra = HydraConfig.get()
+    run_dir = Path(hydra.runtime.output_dir)
+    ensure_writable(run_dir, "paths.root")
+    write_text(run_dir / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+    log.info("method %s, seed %d  →  %s", options.method.name, options.seed, run_dir)
+    choices = {name: str(choice) for name, choice in hydra.runtime.choices.items()}
+    return DebugRun(options, choices, list(hydra.overrides.task), run_dir).outcome()
+
+
+@dataclass
+class DebugRun:
+    """One run: each method makes or finds one stage, whose key holds exactly what influences it."""
+
+    options: DebugConfig
+    choices: Mapping[str, str]  # config group → option chosen
+    overrides: list[str]
+    run_dir: Path
+
+    def __post_init__(self) -> None:
+        root = Path(self.options.paths.root).absolute()
+        self.cache = StageCache(root)
+        self.options.logger.begin(root, self.options.study, self.overrides)
+
+    def benchmark(self) -> tuple[Stage, Benchmark]:
+        """The dataset laid out; files that cannot be read are left out, and said so."""
+
+        def make(folder: Path) -> None:
+            benchmark = self.options.dataset.build(folder)
+            if (benchmark.table.frame["row"] < 0).any():
+                report = scan_table(benchmark.table)
+                report.save(folder)
+                clean = report.clean(benchmark.table)
+                benchmark = Benchmark(**{**vars(benchmark), "table": clean}).check()
+                benchmark.save(folder)
+
+        stage = self.cache.stage("benchmark", self.options.dataset.fingerprint(), make)
+        benchmark = Benchmark.load(stage.folder)
+        if benchmark.refused:
+            log.warning("%d files refused and left out (first: %s)", len(benchmark.refused), benchmark.refused[0])
+        self._check_budget(benchmark)
+        return stage, benchmark
+
+    def _check_budget(self, benchmark: Benchmark) -> None:
+        source, k = self.options.debugset.candidates, self.options.debugset.per_class
+        if source == "none":
+            return
+        largest = int(np.bincount(benchmark.split(source).labels, minlength=len(benchmark.classes)).max(initial=0))
+        if k > largest:
+            raise ConfigError(
+                f"debugset.per_class: {k} images a class, but no class of the {source} has more than {largest}; "
+                f"expected at most {largest}"
+            )
+
+    def f0(self, benchmark_key: str, benchmark: Benchmark) -> Stage:
+        """The classifier that fails: fitted on train alone."""
+        options = self.options
+        train = benchmark.split("train")
+
+        def make(folder: Path) -> None:
+            classifier = start_classifier(options.model, len(train.classes), options.recipe, options.seed)
+            job = FitJob(
+                train=train,
+                audit=benchmark.split("audit"),
+                recipe=options.recipe,
+                trainer=options.trainer,
+                rule=options.selection_rule,
+                epoch_size=len(train),
+                seed=purpose_seed(options.seed, "order"),
+                label="f0",
+                loggers=options.logger.loop_loggers("f0", folder),
+            )
+            fit_classifier(classifier, job, folder)
+            options.logger.end_loop()
+
+        return self.cache.stage("f0", {"benchmark": benchmark_key, **self._fit_inputs()}, make)
+
+    def _fit_inputs(self) -> dict[str, Any]:
+        options = self.options
+        return {
+            "model": options.model.fingerprint(),
+            "recipe": options.recipe.fingerprint(),
+            "rule": options.selection_rule,
+            "seed": options.seed,
+            "devices": options.trainer.world,
+            "precision": options.trainer.precision,
+        }
+
+    def features(self, weights: Stage, benchmark_key: str, table: ImageTable, what: str, passes: int = 1) -> Scored:
+        """Embeddings and logits of `table` (the rows that `what` names) under the classifier of stage `weights`."""
+        options = self.options
+
+        def make(folder: Path) -> None:
+            classifier = self._classifier(weights, len(table.classes))
+            seed = purpose_seed(options.seed, "passes")
+            batch = options.recipe.batch_size
+            extract_features(classifier, table, folder, options.trainer, batch, passes, seed, f"features {what}")
+
+        inputs = {"weights": weights.key, "benchmark": benchmark_key, "rows": what, "passes": passes}
+        if passes > 1:
+            inputs |= {"seed": options.seed, "devices": options.trainer.world}
+        stage = self.cache.stage("features", inputs, make, what)
+        return FeatureStore(stage.folder).scored()
+
+    def _classifier(self, weights: Stage, n_classes: int) -> Classifier:
+        classifier = self.options.model.build(n_classes, self.options.recipe.drop_path)
+        return classifier.load(weights.folder / WEIGHTS)
+
+    def debug_set(
+        self, benchmark_key: str, benchmark: Benchmark, f0: Stage, audit: Scored
+    ) -> tuple[str, DebugSet | None]:
+        """(key, the images the method adds), picked class by class; (\"\", None) for the control without any."""
+        options = self.options
+        config, selector = options.debugset, options.selector
+        if config.candidates == "none":
+            return "", None
+        table = benchmark.split(config.candidates)
+        candidates = self.features(f0, benchmark_key, table, config.candidates, selector.mc_samples)
+        train = None
+        if selector.needs_train:
+            train = self.features(f0, benchmark_key, benchmark.split("train"), "train")
+
+        def make(folder: Path) -> None:
+            seed = purpose_seed(options.seed, "select")
+            picked = select_debug_set(selector, candidates, table, audit, train, config.per_class, seed, config.fill)
+            picked.save(folder)
+
+        inputs = {
+            "f0": f0.key,
+            "selector": {"class": type(selector).__qualname__, **vars(selector)},
+            "config": vars(config),
+            "seed": options.seed,
+        }
+        stage = self.cache.stage("debugset", inputs, make)
+        return stage.key, DebugSet.load(stage.folder)
+
+    def refit(
+        self, benchmark_key: str, benchmark: Benchmark, f0: Stage, debug_key: str, debug: DebugSet | None
+    ) -> Stage:
+        """The repaired classifier. Every method of a comparison draws the same number of images an epoch."""
+        options = self.options
+        epoch_size = len(benchmark.split("train")) + options.debugset.per_class * len(benchmark.classes)
+
+        def make(folder: Path) -> None:
+            context = RepairContext(
+                benchmark=benchmark,
+                debug=debug.table if debug else None,
+                f0_weights=f0.folder / WEIGHTS,
+                model=options.model,
+                recipe=options.recipe,
+                trainer=options.trainer,
+                rule=options.selection_rule,
+                epoch_size=epoch_size,
+                seed=options.seed,
+                loggers=options.logger.loop_loggers("refit", folder),
+            )
+            options.repair.apply(context, folder)
+            options.logger.end_loop()
+
+        inputs = {
+            "benchmark": benchmark_key,
+            "f0": f0.key,
+            "debugset": debug_key,
+            "epoch_size": epoch_size,
+            **options.repair.fingerprint(),
+            **self._fit_inputs(),
+        }
+        return self.cache.stage("refit", inputs, make)
+
+    def outcome(self) -> Outcome:
+        """Run all stages, compare f0 and the repaired classifier on test, and write the run's folder."""
+        options, began, started = self.options, time.perf_counter(), time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        bench_stage, benchmark = self.benchmark()
+        key = bench_stage.key
+        f0 = self.f0(key, benchmark)
+        audit = self.features(f0, key, benchmark.split("audit"), "audit")
+        wrong = int((audit.predictions != audit.labels).sum())
+        log.info("f0 fails on %d of %d audit images", wrong, len(audit))
+        debug_key, picked = self.debug_set(key, benchmark, f0, audit)
+        repaired = self.refit(key, benchmark, f0, debug_key, picked)
+        tests = benchmark.table.take(benchmark.table.frame["split"].isin(TESTS).to_numpy())
+        before = self.features(f0, key, tests, "tests")
+        after = self.features(repaired, key, tests, "tests")
+        predictions = _predictions(tests, before, after)
+        train_groups = groups_of(benchmark.split("train").frame, benchmark.classes)
+        numbers = summarise(predictions, train_groups, benchmark.classes, benchmark.headline_slice)
+        outcome = Outcome(
+            key=digest({"method": options.method.name, "refit": repaired.key, "debugset": debug_key}),
+            method=options.method.name,
+            seed=options.seed,
+            dataset=self.choices["dataset"],
+            model=self.choices["model"],
+            size=options.size,
+            recipe=self.choices["recipe"],
+            selection_rule=options.selection_rule,
+            init=str(options.repair.fingerprint().get("init", "")),
+            per_class=options.debugset.per_class,
+            overrides=self.overrides,
+            classes=list(benchmark.classes),
+            headline_slice=benchmark.headline_slice,
+            description=benchmark.description,
+            confounders=benchmark.confounders,
+            n_train=len(train_groups),
+            n_debug=len(picked.table) if picked else 0,
+            n_debug_unique=picked.table.frame["origin_id"].nunique() if picked else 0,
+            shortfalls=picked.shortfalls if picked else {},
+            split_sizes=benchmark.table.frame["split"].value_counts().to_dict(),
+            started=started,
+            finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            aaca_version=__version__,
+            peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            **self._costs(f0, repaired),
+            **numbers,
+        )
+        self._write(outcome, predictions, benchmark, audit, picked)
+        took = time.perf_counter() - began
+        log.info(
+            "%s: accuracy %.3f, worst group %.3f (%.1f s)",
+            outcome.label,
+            outcome.accuracy,
+            outcome.worst_group_accuracy,
+            took,
+        )
+        return outcome
+
+    def _costs(self, f0: Stage, repaired: Stage) -> dict[str, Any]:
+        """Seconds by stage; the method's own are its selection, its refit and the refit's test pass."""
+        history = self.cache.history
+        shared = {stage.key for stage in history[: history.index(f0) + 2]}  # benchmark, f0, and f0 on audit
+        shared |= {stage.key for stage in history if stage.name == "features"} - {history[-1].key}
+        names = [f"{stage.name}-{number}" for number, stage in enumerate(history, start=1)]
+        return {
+            "stage_seconds": {name: stage.seconds for name, stage in zip(names, history, strict=True)},
+            "stage_reused": {name: stage.reused for name, stage in zip(names, history, strict=True)},
+            "seconds": sum(stage.seconds for stage in history if stage.key not in shared),
+            "seconds_total": sum(stage.seconds for stage in history),
+            "updates": json.loads((repaired.folder / "fit.json").read_text(encoding="utf-8"))["updates"],
+        }
+
+    def _write(
+        self, outcome: Outcome, predictions: pd.DataFrame, benchmark: Benchmark, audit: Scored, picked: DebugSet | None
+    ) -> None:
+        """The run's folder: tables and pictures first, `outcome.json` last, so that a run with one is complete."""
+        with atomic_path(self.run_dir / PREDICTIONS) as temporary:
+            predictions.to_parquet(temporary, index=False)
+        if picked is not None:
+            picked.table.save(self.run_dir / "debugset.parquet")
+        write_examples(self.run_dir, run_examples(benchmark, audit, picked))
+        outcome.save(self.run_dir)
+        numbers = {name: value for name, value in outcome.to_json().items() if isinstance(value, int | float | str)}
+        groups = pd.DataFrame(outcome.groups)
+        sheets = {path.stem: path for path in sorted((self.run_dir / "examples").glob("*.png"))}
+        self.options.logger.record("outcome", numbers, {"groups": groups}, sheets)
+
+
+def _predictions(tests: ImageTable, before: Scored, after: Scored) -> pd.DataFrame:
+    """One row a test image: what it is, what f0 and the repaired classifier say, and their belief in the true class."""
+    frame = tests.frame[["id", "label", "group", "slice", "split", "source"]].copy()
+    rows = np.arange(len(frame))
+    for name, scored in (("before", before), ("after", after)):
+        logits = scored.logits.astype(np.float64)
+        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+        frame[name] = logits.argmax(axis=1)
+        frame[f"p_{name}"] = (odds / odds.sum(axis=1, keepdims=True))[rows, tests.labels]
+    return frame

@@ -67,8 +67,9 @@ class Benchmark:
         return self
 
     def save(self, folder: Path) -> None:
-        """Write `table.parquet` and `benchmark.json` into `folder`."""
-        self.table.save(folder / "table.parquet")
+        """Write `table.parquet` and `benchmark.json` into `folder`; paths become absolute if they start elsewhere."""
+        table = self.table if self.table.root.absolute() == folder.absolute() else self.table.absolute()
+        table.save(folder / "table.parquet")
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "table"}
         write_json(folder / "benchmark.json", {**fields, "classes": list(self.classes)})
 

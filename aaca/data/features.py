@@ -7,13 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pyarrow.parquet import ParquetFile
 
 from aaca.data.table import ImageTable
 from aaca.runtime.errors import DataError
 from aaca.runtime.files import atomic_path, write_json
 
-CHUNK_BYTES = 16 * 2**20
-"""What one chunk of a view may take as float32: small beside any machine, large beside the cost of a Python step."""
+CHUNK_BYTES = 4 * 2**20
+"""What one chunk of a view may take as float32: small enough for temporaries to stay in reused memory (measured twice
+as fast as 16 MiB), large beside the cost of a Python step."""
 
 
 def _rows_for(widest: int) -> int:
@@ -181,6 +183,11 @@ class FeatureStore:
 
     def scored(self) -> Scored:
         """All rows as a lazily read view."""
-        index = pd.read_parquet(self.folder / "index.parquet")
-        ids, labels = index["id"].to_numpy(dtype=object), index["label"].to_numpy(dtype=np.int64)
+        ids, labels = np.empty(self.shape["rows"], dtype=object), np.empty(self.shape["rows"], dtype=np.int64)
+        start = 0
+        for batch in ParquetFile(self.folder / "index.parquet").iter_batches(columns=["id", "label"]):
+            stop = start + len(batch)
+            ids[start:stop] = batch.column("id").to_pylist()
+            labels[start:stop] = batch.column("label").to_numpy()
+            start = stop
         return Scored.of(ids, labels, self.embeddings, self.logits, self.passes)

@@ -29,17 +29,21 @@ FORMATS: dict[str, frozenset[str]] = {
 }
 """Formats that are read, and their usual suffixes. No other decoder is tried (that of EPS would start a program)."""
 
+OPENERS = tuple(name for name in FORMATS if name != "MPO")  # Pillow opens MPO through JPEG
+
 IMAGE_SUFFIXES = frozenset().union(*FORMATS.values())
 """Suffixes (lower case) under which a file of a folder counts as an image."""
 
-# `open_header` checks sizes itself. A filter set once, since `warnings.catch_warnings` is not safe in threads.
+# `open_header` checks sizes itself, and the scan reports odd files by name, which Pillow's warnings do not. The filters
+# are set once, since `warnings.catch_warnings` is not safe in threads.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
 
 
 def open_header(stream: BinaryIO, file_size: int, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The image with its header read, no pixel decoded. Raises `DataError` (no file name) for a decompression bomb."""
     try:
-        image = Image.open(stream, formats=tuple(FORMATS))
+        image = Image.open(stream, formats=OPENERS)
     except Image.DecompressionBombError as error:
         raise DataError(f"more than {max_pixels} pixels (a decompression bomb?)") from error
     pixels = image.width * image.height

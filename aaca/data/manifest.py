@@ -34,6 +34,8 @@ def read_manifest(path: Path) -> pd.DataFrame:
             raise DataError(
                 f"dataset.manifest: {path} has no column {column!r}; {nearest(column, map(str, frame.columns))}"
             )
+    if frame.empty:
+        raise DataError(f"dataset.manifest: {path} has no row")
     for column in OWN & set(frame):
         raise DataError(f"dataset.manifest: {path} has a column {column!r}, a name the table needs; rename it")
     for column in (*NEEDED, *OPTIONAL):

@@ -60,7 +60,9 @@ def cut_by_source(
     Raises `DataError` where a class has too few sources.
     """
     units = frame["source"].where(frame["source"] != "", frame["id"])
-    homes = pd.DataFrame({"unit": units, "label": frame["label"]}).groupby("unit")["label"].min()
+    # A source of several classes is counted with one of them, that of a pseudo-random image of it.
+    rows = pd.DataFrame({"unit": units, "label": frame["label"], "rank": stable_ranks(frame["id"], seed)})
+    homes = rows.sort_values("rank").drop_duplicates("unit").set_index("unit")["label"]
     placed: dict[str, str] = {}
     for label, name in enumerate(classes):
         own = homes.index[(homes == label).to_numpy()].to_numpy(dtype=object)

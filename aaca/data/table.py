@@ -63,7 +63,7 @@ class ImageTable:
     @property
     def labels(self) -> np.ndarray:
         """Labels, `[N]` int64."""
-        return self.frame["label"].to_numpy(dtype=np.int64)
+        return np.array(self.frame["label"], dtype=np.int64)
 
     def take(self, rows: np.ndarray | Sequence[int]) -> "ImageTable":
         """The rows at these positions, or where a boolean mask is true; in that order."""
@@ -84,7 +84,8 @@ class ImageTable:
 
     def absolute(self) -> "ImageTable":
         """The same table with absolute paths."""
-        paths = [str(self.root / path) for path in self.frame["path"]]
+        root = self.root.absolute()
+        paths = [str(root / path) for path in self.frame["path"]]
         return ImageTable(self.frame.assign(path=paths), self.classes)
 
     def file(self, position: int) -> Path:

@@ -149,7 +149,7 @@ def heat_map(setting: Setting, theme: Theme = LIGHT) -> Figure:
     for (y, x), value in np.ndenumerate(values):
         text = "" if np.isnan(value) else f"{100 * value:.0f}"
         axes.text(x, y, text, ha="center", va="center", fontsize=8, color=theme.ink)
-    axes.set_xlabel("accuracy in each group of the test images, %", fontsize=8.5, color=theme.muted)
+    axes.set_xlabel("accuracy, %", fontsize=8.5, color=theme.muted)
     return figure
 
 
@@ -238,6 +238,24 @@ FIGURES: dict[str, Callable[[Setting, Theme], Figure]] = {
 }
 
 
+TITLES: dict[str, tuple[str, str]] = {
+    "slices": (
+        "Accuracy on each slice, before and after",
+        "Dashed: f0, before repair. Disc: mean over seeds; rings: single seeds; bar: 95 % interval over test sources.",
+    ),
+    "groups": ("Accuracy in each group of the test images", "The strongest colour is the lowest accuracy."),
+    "repairs": (
+        "Images repaired and images newly broken",
+        "Test images that f0 got wrong and the method gets right, against the reverse. Bars: mean over seeds.",
+    ),
+    "cost": (
+        "What it costs",
+        "Seconds of the method itself against its worst group; ± one standard deviation over seeds.",
+    ),
+}
+"""Title and caption of each figure."""
+
+
 def svg(figure: Figure) -> str:
     """The figure as SVG text on a transparent ground: sharp at any zoom, the same bytes for the same figure."""
     stream = io.StringIO()
@@ -252,7 +270,9 @@ def write_figures(settings: Sequence[Setting], folder: Path) -> list[Path]:
     for number, setting in enumerate(settings, start=1):
         for name, draw in FIGURES.items():
             path = folder / (f"{name}.png" if number == 1 else f"{number}-{name}.png")
+            figure = draw(setting, LIGHT)
+            figure.suptitle(TITLES[name][0], x=0.01, ha="left", fontsize=11, fontweight="bold", color=LIGHT.ink)
             with atomic_path(path) as temporary:
-                draw(setting, LIGHT).savefig(temporary, format="png", dpi=160, facecolor=LIGHT.paper)
+                figure.savefig(temporary, format="png", dpi=160, facecolor=LIGHT.paper)
             paths.append(path)
     return paths

@@ -13,28 +13,13 @@ from PIL import Image
 
 from aaca import __version__
 from aaca.evaluate.examples import SIZE, Kind, read_examples
-from aaca.evaluate.figures import DARK, FIGURES, LIGHT, MAX_GROUPS, group_matrix, svg
+from aaca.evaluate.figures import DARK, FIGURES, LIGHT, MAX_GROUPS, TITLES, group_matrix, svg
 from aaca.evaluate.runs import Run
 from aaca.evaluate.setting import REFERENCE, Setting
 from aaca.evaluate.statistics import LEVEL, RESAMPLES
 from aaca.evaluate.terminal import SPLITS, percent, points, slice_groups
 from aaca.evaluate.verdict import failure, images_of, price, repair
 from aaca.runtime.errors import DataError
-
-TITLES: dict[str, tuple[str, str]] = {
-    "slices": (
-        "Accuracy on each slice, before and after",
-        "Dashed: f0, before repair. Disc: mean over seeds; rings: single seeds; bar: 95 % interval over test sources.",
-    ),
-    "repairs": (
-        "Images repaired and images newly broken",
-        "Test images that f0 got wrong and the method gets right, against the reverse. Bars: mean over seeds.",
-    ),
-    "cost": (
-        "What it costs",
-        "Seconds of the method itself against its worst group; ± one standard deviation over seeds.",
-    ),
-}
 
 
 def _uri(data: bytes, kind: str) -> str:
@@ -139,7 +124,7 @@ def _section(setting: Setting, number: int) -> dict[str, Any]:
         "rows": [setting.before, *setting.methods],
         "forest": _forest(setting),
         "groups": _groups(setting),
-        "figures": {name: _figure(setting, name) for name in TITLES},
+        "figures": {name: _figure(setting, name) for name in ("slices", "repairs", "cost")},
         "benchmark": _strips(by_seed, "benchmark", notes),
         "failures": _strips(by_seed, "failure", notes),
         "debug": {name: strips for name, strips in debug.items() if strips},

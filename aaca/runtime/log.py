@@ -19,6 +19,13 @@ QUIET = (
     "timm",
 )
 
+NOISE = (
+    ".*does not have many workers.*",  # array files need none
+    ".*is smaller than the logging interval.*",  # epochs are logged, not updates
+    ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
+    ".*predict returned None if it was on purpose.*",  # features are written, not returned
+)
+
 
 def setup_logging(level: int = logging.INFO) -> None:
     """Send the log to standard error, one line a message; results go to standard output."""
@@ -26,7 +33,6 @@ def setup_logging(level: int = logging.INFO) -> None:
         console=console, show_path=False, show_level=False, log_time_format="%H:%M:%S", rich_tracebacks=False
     )
     logging.basicConfig(level=level, format="%(message)s", handlers=[handler], force=True)
-    for name in QUIET:
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for text in (".*does not have many workers.*", ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*"):
+    handler.addFilter(lambda record: record.levelno >= logging.WARNING or not record.name.startswith(QUIET))
+    for text in NOISE:
         warnings.filterwarnings("ignore", message=text)

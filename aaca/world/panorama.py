@@ -3,7 +3,7 @@
 from functools import cache
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from aaca.world.pack import Piece
 from aaca.world.scenes import Backdrop
@@ -13,20 +13,26 @@ RIM = 60
 """Lamps and suns have dark rims, left by scaling values above white: what closing lifts by more than this is lifted."""
 
 
-def _without_rims(image: Image.Image) -> Image.Image:
-    closed = image.filter(ImageFilter.MaxFilter(5)).filter(ImageFilter.MinFilter(5))
-    near_lamp = np.asarray(image.filter(ImageFilter.MaxFilter(7))).min(axis=2) >= BLOWN_OUT
-    before, after = np.asarray(image).astype(np.int16), np.asarray(closed).astype(np.int16)
-    rim = near_lamp & ((after - before).max(axis=2) > RIM)
-    return Image.fromarray(np.where(rim[..., None], after, before).astype(np.uint8))
+def _extreme(pixels: np.ndarray, radius: int, of: np.ufunc) -> np.ndarray:
+    """The largest (`of=np.maximum`) or smallest value within `radius`; the panorama closes on itself."""
+    for axis in (0, 1):
+        pixels = of.reduce([np.roll(pixels, shift, axis) for shift in range(-radius, radius + 1)])
+    return pixels
+
+
+def _without_rims(pixels: np.ndarray) -> np.ndarray:
+    closed = _extreme(_extreme(pixels, 2, np.maximum), 2, np.minimum)
+    near_lamp = _extreme(pixels, 3, np.maximum).min(axis=2) >= BLOWN_OUT
+    rim = near_lamp & ((closed - pixels).max(axis=2) > RIM)  # closing never darkens, so no difference is negative
+    return np.where(rim[..., None], closed, pixels)
 
 
 @cache
 def _unrolled(piece: Piece) -> Image.Image:
     """The half above eye level, one and a half times around, so that no crop meets the seam."""
-    pixels = piece.pixels()
+    pixels = _without_rims(piece.pixels())
     upper = pixels[: pixels.shape[0] // 2]
-    return _without_rims(Image.fromarray(np.concatenate([upper, upper[:, : pixels.shape[1] // 2]], axis=1)))
+    return Image.fromarray(np.concatenate([upper, upper[:, : pixels.shape[1] // 2]], axis=1))
 
 
 def panorama(backdrop: Backdrop, side: int, horizon: int) -> Image.Image:

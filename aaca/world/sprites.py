@@ -12,6 +12,9 @@ from aaca.world.scenes import Placed
 SOLID = 24
 """Alpha (of 255) from which a pixel counts as part of the cut-out: faint fringes do not lift it off the ground."""
 
+SHADOW = [round(value * 0.6) for value in range(256)]
+"""Opacity of the shadow by how much the cut-out covers; 0.6 where it covers all."""
+
 
 @dataclass(frozen=True)
 class Sprite:
@@ -36,7 +39,7 @@ def _cutout(piece: Piece) -> Image.Image:
 
 def brighten(image: Image.Image, factor: float) -> Image.Image:
     """Multiply the colour bands of an RGB or RGBA image; alpha stays."""
-    ramp = [min(255, round(value * factor)) for value in range(256)]
+    ramp = np.minimum(np.arange(256) * factor + 0.5, 255).astype(np.uint8).tolist()
     return image.point(ramp * 3 + (list(range(256)) if image.mode == "RGBA" else []))
 
 
@@ -65,5 +68,5 @@ def shade(canvas: Image.Image, sprite: Sprite) -> None:
     alpha = sprite.image.getchannel("A")
     flat = Image.new("L", (width + 2 * pad, depth + 2 * pad))
     flat.paste(alpha.resize((width, depth), Image.Resampling.BOX), (pad, pad))
-    soft = flat.filter(ImageFilter.GaussianBlur(blur)).point([round(value * 0.6) for value in range(256)])
+    soft = flat.filter(ImageFilter.GaussianBlur(blur)).point(SHADOW)
     canvas.paste(0, (sprite.corner[0] - pad, sprite.foot - round(0.6 * depth) - pad), soft)

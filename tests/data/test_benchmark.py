@@ -4,11 +4,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
-
 from aaca.data.benchmark import SPLITS, Benchmark
 from aaca.data.table import ImageTable
 from aaca.runtime.errors import DataError
+from PIL import Image
 
 
 def frame() -> pd.DataFrame:
@@ -84,7 +83,12 @@ def test_save_and_load_in_the_tables_own_folder(tmp_path: Path) -> None:
     rows = frame()
     rows.loc[0, "path"] = "red.png"
     made = Benchmark(
-        "toy", ImageTable.build(rows, ["cat", "<b>dog</b>"], tmp_path), "what", "balanced", [{"p": 0.9}], [{"path": "x"}]
+        "toy",
+        ImageTable.build(rows, ["cat", "<b>dog</b>"], tmp_path),
+        "what",
+        "balanced",
+        [{"p": 0.9}],
+        [{"path": "x"}],
     )
     made.save(tmp_path)
     moved = tmp_path.rename(tmp_path.with_name("moved"))  # a stage is published by renaming its folder
@@ -104,8 +108,9 @@ def test_saved_elsewhere_it_still_finds_its_images(tmp_path: Path) -> None:
 
 
 def test_checking_a_large_table_is_quick() -> None:
-    one = frame()
-    many = pd.concat([one.assign(**{c: one[c] + f"#{k}" for c in ("id", "path", "source")}) for k in range(6000)])
+    many = frame().loc[np.repeat(np.arange(16), 6000)].reset_index(drop=True)
+    names = [f"{name}#{k}" for k, name in enumerate(many["id"])]
+    many = many.assign(id=names, path=names, source=names)
     start = time.perf_counter()
     benchmark(many).check()
-    assert time.perf_counter() - start < 2  # 96,000 rows; a Python loop over rows takes over 4 s
+    assert time.perf_counter() - start < 3  # 96,000 rows in 0.2 s on an idle core; a Python loop over rows takes over 6

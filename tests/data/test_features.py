@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-
 from aaca.data import features
 from aaca.data.features import FeatureStore, Scored
 from aaca.data.table import ImageTable
@@ -28,7 +27,7 @@ def filled(folder, n: int = 10, passes: int = 1, dtype: str = "float32") -> tupl
 
 @pytest.mark.parametrize("rows", [[2, 3, 4, 5], [5, 3, 4, 2], [2, 4, 6], [7], [2, 2, 4], [], [3, 4, 4, 6]])
 def test_any_rows_are_read_as_numpy_reads_them(tmp_path, rows):
-    store, values = filled(tmp_path, passes=3)
+    _, values = filled(tmp_path, passes=3)
     view = FeatureStore(tmp_path).scored().take(np.array(rows, dtype=np.int64))
     rows = np.array(rows, dtype=np.int64)
     np.testing.assert_array_equal(view.embeddings, values["embeddings"][rows].astype(np.float32))
@@ -100,7 +99,7 @@ def test_an_overflow_of_half_precision_is_named(tmp_path):
     store, _ = filled(tmp_path, dtype="float16")
     with np.errstate(over="ignore"):
         store.embeddings[2] = 1e6
-    with pytest.raises(DataError, match="embeddings hold NaN or infinity .* overflow float16"):
+    with pytest.raises(DataError, match=r"embeddings hold NaN or infinity .* overflow float16"):
         store.check()
 
 

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
-
 from aaca.data.images import open_image, read_image
 from aaca.runtime.errors import DataError
+from PIL import Image
 
 
 def noise(height: int = 20, width: int = 30, seed: int = 0) -> np.ndarray:
@@ -22,7 +21,9 @@ def png_header(width: int, height: int) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+    )
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "webp", "ppm"])
@@ -86,7 +87,7 @@ def test_bombs_are_refused_from_the_header(tmp_path: Path, width: int, height: i
 def test_a_tiny_file_that_unpacks_hugely_is_refused_below_the_cap(tmp_path: Path) -> None:
     path = tmp_path / "flat.png"
     path.write_bytes(png_header(5000, 5000))  # 75 MB from some 70 bytes
-    with pytest.raises(DataError, match="25000|5000×5000 pixels from"):
+    with pytest.raises(DataError, match="5000×5000 pixels from"):
         open_image(path)
 
 
@@ -120,6 +121,7 @@ def test_garbage_raises_one_line_with_the_name(tmp_path: Path, data: bytes) -> N
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_damaged_files_never_raise_anything_else(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     path = tmp_path / "a"

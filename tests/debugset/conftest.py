@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-
 from aaca.data.features import Scored
 from aaca.debugset.selectors.base import SelectionContext
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-
 from aaca.data.features import Scored
 from aaca.data.table import ImageTable
 from aaca.debugset.build import select_debug_set
@@ -106,6 +105,18 @@ def test_same_seed_same_set_other_seed_other_set():
     assert first["id"].tolist() != other["id"].tolist()
 
 
+@pytest.mark.parametrize("fill", ["none", "random", "repeat"])
+def test_the_order_of_the_pool_does_not_matter(fill):
+    table, candidates = split("pool")
+    _, audit = split("audit", (4, 5, 6))
+    frames = []
+    for seed in (0, 1):
+        mix = np.random.default_rng(seed).permutation(len(table))
+        debug = select_debug_set(Spy(most=2), candidates.take(mix), table.take(mix[::-1]), audit, None, 7, 3, fill)
+        frames.append(debug.table.frame)
+    pd.testing.assert_frame_equal(*frames)
+
+
 def test_shortfalls_are_reported_and_logged(caplog):
     with caplog.at_level(logging.WARNING):
         debug = build(per_class=10)
@@ -163,14 +174,14 @@ def test_per_class_below_one(k):
 
 
 def test_other_impossible_arguments():
-    with pytest.raises(ConfigError, match="debugset.fill: 'repat'; nearest valid: repeat"):
+    with pytest.raises(ConfigError, match=r"debugset\.fill: 'repat'; nearest valid: repeat"):
         build(fill="repat")
     with pytest.raises(ConfigError, match="seed: -1"):
         build(seed=-1)
     table, candidates = split("pool")
     with pytest.raises(DataError, match="selector CoreSet needs the features of the training images"):
         select_debug_set(CoreSet(), candidates, table, candidates, None, 2, 0)
-    with pytest.raises(DataError, match="'pool/./..' has features but is not in the table"):
+    with pytest.raises(DataError, match=r"'pool/./..' has features but is not in the table"):
         select_debug_set(Random(), candidates, table.take([0]), candidates, None, 2, 0)
     wrong = ImageTable.build(table.frame.assign(label=(table.labels + 1) % 3), CLASSES)
     with pytest.raises(DataError, match="has another label in its features than in the table"):

@@ -6,6 +6,7 @@ allocated hides a growth: `python test_selectors_pool.py FOLDER K`.
 
 import heapq
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -16,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-
 from aaca.data.features import FeatureStore, Scored
 from aaca.debugset.selectors.base import SelectionContext
 from aaca.debugset.selectors.entropy_distance import EntropyDistance
@@ -95,7 +95,7 @@ class Peak:
 
 
 def measure(folder: Path, k: int) -> dict[str, dict]:
-    """Open, check and score the store; per step seconds, peak growth of memory since before it was opened, and picks."""
+    """Open, check and score the store; per step seconds, peak growth of memory since before it was opened, picks."""
     base, report = rss_anon(), {}
     with Peak(base) as peak:
         pool = FeatureStore(folder).check().scored()
@@ -112,7 +112,9 @@ def check_pool(folder: Path, n: int, limit_mb: float) -> None:
     k = PLANTED + 20  # beyond the planted rows all are equal, so the smallest ids have to follow
     planted = lay_pool(folder, n)
     command = [sys.executable, __file__, str(folder), str(k)]
-    report = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # its threads spin against whatever else runs here
+    worker = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    report = json.loads(worker.stdout)
     for name, figures in report.items():
         print(f"{n} × {DIM}: {name:17s} {figures['seconds']:6.1f} s, RssAnon +{figures['mb']:.0f} MB")
         assert figures["mb"] < limit_mb
@@ -120,7 +122,9 @@ def check_pool(folder: Path, n: int, limit_mb: float) -> None:
     for name in set(SELECTORS) - {"random"}:
         assert report[name]["rows"] == planted + first, name
     key = SEED.to_bytes(16, "little")
-    hashed = ((int.from_bytes(blake2b(b"pool/%07d" % i, digest_size=8, key=key).digest(), "little"), i) for i in range(n))
+    hashed = (
+        (int.from_bytes(blake2b(b"pool/%07d" % i, digest_size=8, key=key).digest(), "little"), i) for i in range(n)
+    )
     assert report["random"]["rows"] == [row for _, row in heapq.nlargest(k, hashed)]
 
 

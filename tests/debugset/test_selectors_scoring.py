@@ -5,9 +5,6 @@ import math
 
 import numpy as np
 import pytest
-from skactiveml.pool import batch_bald, uncertainty_scores
-from sklearn.metrics import pairwise_distances
-
 from aaca.debugset.selectors.bald import Bald
 from aaca.debugset.selectors.base import top_k
 from aaca.debugset.selectors.distance import nearest_squared_distance
@@ -17,6 +14,8 @@ from aaca.debugset.selectors.random import Random
 from aaca.debugset.selectors.similarity import Similarity
 from aaca.debugset.selectors.uncertainty import Entropy, LeastConfidence, Margin
 from aaca.runtime.errors import ConfigError, DataError
+from skactiveml.pool import batch_bald, uncertainty_scores
+from sklearn.metrics import pairwise_distances
 
 SCORING = [
     Random(),
@@ -142,7 +141,9 @@ def test_missing_or_other_passes_are_named(make_case):
 @pytest.mark.parametrize("normalize", [False, True])
 def test_similarity_is_the_squared_distance_to_the_mean_failure(normalize, make_case):
     case = make_case(seed=2)
-    unit = (lambda z: np.array(z, float) / math.sqrt(squared(z, 0 * z))) if normalize else (lambda z: np.array(z, float))
+    unit = (
+        (lambda z: np.array(z, float) / math.sqrt(squared(z, 0 * z))) if normalize else (lambda z: np.array(z, float))
+    )
     mean = np.mean([unit(z) for z in case.context.failures.embeddings], axis=0)
     expected = [-squared(unit(z), mean) for z in case.candidates.embeddings]
     got = Similarity(l2_normalize=normalize).score(case.candidates, case.context)

@@ -48,6 +48,7 @@ def _to_nearest(values: np.ndarray, centres: np.ndarray) -> np.ndarray:
     """Which centre is nearest comes from a matrix product; the distance itself from differences.
 
     The product's rounding depends on where a row stands in its block; differences give equal rows equal distances.
+    `values` are used up.
     """
     best = np.full(len(values), np.inf)
     nearest = np.zeros(len(values), dtype=np.int64)
@@ -60,8 +61,8 @@ def _to_nearest(values: np.ndarray, centres: np.ndarray) -> np.ndarray:
         least = np.take_along_axis(relative, place[:, None], axis=1)[:, 0]
         closer = least < best
         best[closer], nearest[closer] = least[closer], start + place[closer]
-    difference = values - (centres if len(centres) == 1 else centres[nearest])
-    return np.einsum("nd,nd->n", difference, difference)
+    values -= centres if len(centres) == 1 else centres[nearest]
+    return np.einsum("nd,nd->n", values, values)
 
 
 class EmbeddingBlocks:

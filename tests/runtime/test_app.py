@@ -1,0 +1,97 @@
+"""The command line: fast answers, one line for every mistake, exit status 1."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from aaca.runtime.app import run_id
+from aaca.runtime.errors import nearest
+from aaca.runtime.files import atomic_path, write_text
+
+AACA = [sys.executable, "-c", "import sys; from aaca.runtime.cli import main; sys.exit(main())"]
+
+
+def aaca(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*AACA, *arguments], capture_output=True, text=True, cwd=cwd, timeout=120)
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("debug", "--help"), ("debug", "--cfg", "job")])
+def test_answers_without_torch_in_under_a_second_and_a_half(arguments, tmp_path):
+    aaca(*arguments, cwd=tmp_path)  # compiles bytecode on a fresh checkout
+    began = time.process_time()
+    children = sum(__import__("os").times()[2:4])
+    done = aaca(*arguments, cwd=tmp_path)
+    cpu = sum(__import__("os").times()[2:4]) - children + time.process_time() - began
+    assert done.returncode == 0, done.stderr
+    assert cpu < 1.5, f"{cpu:.2f} CPU seconds"
+    assert not list(tmp_path.iterdir())
+    loaded = "import sys; from aaca.runtime.cli import main; import contextlib\n"
+    loaded += f"with contextlib.suppress(SystemExit): main({list(arguments)!r})\n"
+    loaded += "assert 'torch' not in sys.modules and 'pandas' not in sys.modules"
+    probe = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, cwd=tmp_path)
+    assert probe.returncode == 0, probe.stderr
+
+
+def test_the_overview_names_every_job_and_method(tmp_path):
+    shown = aaca(cwd=tmp_path).stdout
+    for name in ("debug", "compare", "data verify", "none", "duplicate", "s_random", "s_similarity", "s_active_learning"):
+        assert name in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("debgu",), "no job 'debgu'; nearest valid: debug"),
+        (("debug", "method=s_simlarity"), "method: no option 's_simlarity'; nearest valid: s_similarity"),
+        (("debug", "selector=entopy"), "selector: no option 'entopy'; nearest valid: entropy"),
+        (("debug", "mehtod=s_random"), "mehtod: unknown key; nearest valid: method"),
+        (("debug", "debugset.per_clas=3"), "debugset.per_clas: unknown key"),
+        (("debug", "+debugset.per_clas=3"), "debugset.per_clas: unknown key; nearest valid: per_class"),
+        (("debug", "+recipe.epoch=3"), "recipe.epoch: unknown key; nearest valid: epochs"),
+        (("debug", "debugset.per_class=many"), "debugset.per_class: expected a valid integer, got 'many'"),
+        (("debug", "model.name=resnet19"), "model.name: timm has no model 'resnet19'; nearest valid: "),
+        (("debug", "model=vit_base", "model.checkpoint=nowhere.pth"), "model.checkpoint: no file nowhere.pth"),
+        (("debug", "dataset=imagefolder"), "dataset.root: Missing mandatory value"),
+        (("debug", "dataset=imagefolder", "dataset.root=nowhere"), "dataset.root"),
+        (("debug", "selector._target_=os.system"), "selector._target_: 'os.system' is not allowed"),
+        (("debug", "recipe.epochs=0"), "recipe.epochs: expected at least 1, got 0"),
+        (("debug", "trainer=gpu"), "trainer.accelerator: 'gpu' was asked for"),
+        (("debug", "seed=-1"), "seed: expected greater than or equal to 0, got -1"),
+        (("compare",), "aaca debug"),
+    ],
+)
+def test_every_mistake_is_one_line_and_status_1(arguments, said, tmp_path):
+    done = aaca(*arguments, cwd=tmp_path)
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert len(lines) == 1, done.stderr
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_run_folders_are_named_by_what_was_asked_for():
+    assert run_id([]) == "default"
+    assert run_id(["seed=1", "method=s_random", "paths.root=/x", "logger=wandb"]) == "method=s_random,seed=1"
+    assert run_id(["method=s_random", "seed=1"]) == run_id(["seed=1", "method=s_random"])
+    hostile = run_id(["method=../../x", "study=" + "<script>" * 50])
+    assert "/" not in hostile
+    assert "<" not in hostile
+    assert len(hostile) < 130
+    assert run_id(["study=a b"]) != run_id(["study=a;b"])
+
+
+def test_nearest_lists_close_names_or_all():
+    assert nearest("similarty", ["similarity", "random"]) == "nearest valid: similarity"
+    assert nearest("zzz", ["a", "b"]) == "valid: a, b"
+
+
+def test_an_atomic_file_is_whole_or_absent(tmp_path):
+    write_text(tmp_path / "a", "old")
+    with pytest.raises(ValueError, match="no"), atomic_path(tmp_path / "a") as temporary:
+        temporary.write_text("half")
+        raise ValueError("no")
+    assert (tmp_path / "a").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]

@@ -1,4 +1,4 @@
-"""The stages of the job `debug`, in order: benchmark, f0, features, debug set, repaired classifier, predictions, outcome."""
+"""The stages of the job `debug`, in order: benchmark, f0, features, debug set, refit, predictions, outcome."""
 
 import json
 import logging
@@ -153,7 +153,7 @@ class DebugRun:
     def debug_set(
         self, benchmark_key: str, benchmark: Benchmark, f0: Stage, audit: Scored
     ) -> tuple[str, DebugSet | None]:
-        """(key, the images the method adds), picked class by class; (\"\", None) for the control without any."""
+        """(key, the images the method adds), picked class by class; no key and None for the control without any."""
         options = self.options
         config, selector = options.debugset, options.selector
         if config.candidates == "none":

@@ -95,7 +95,7 @@ def _filled(picked: Selection, pool: Scored, k: int, fill: str, seed: int) -> Se
     generator = np.random.default_rng(seed)
     if fill == "random":
         order = np.array(sorted(range(len(pool)), key=pool.ids.__getitem__))  # the draw does not depend on row order
-        rest = generator.permutation(order[~np.isin(order, positions + 1)])[: k - len(positions)]
+        rest = generator.permutation(order[~np.isin(order, positions)])[: k - len(positions)]
         positions = np.concatenate([positions, rest])
         scores = np.concatenate([scores, np.full(len(rest), np.nan)])
     again = np.arange(len(positions))

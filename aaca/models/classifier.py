@@ -19,7 +19,7 @@ class Classifier(nn.Module):
 
     def __init__(self, backbone: nn.Module, image_size: int, mean: list[float], std: list[float]) -> None:
         super().__init__()
-        self.backbone: Any = backbone
+        self.backbone: Any = backbone.to(memory_format=torch.channels_last)  # twice as fast for convolutions on a CPU
         self.image_size = image_size
         self.mean = mean
         self.std = std
@@ -32,12 +32,13 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits `[B, C]` of normalised images `[B, 3, S, S]`."""
-        logits: Tensor = self.backbone(images)
+        logits: Tensor = self.backbone(images.contiguous(memory_format=torch.channels_last))
         return logits
 
     def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(embeddings `[B, D]`, logits `[B, C]`) of normalised images, in one forward pass."""
-        embeddings = self.backbone.forward_head(self.backbone.forward_features(images), pre_logits=True)
+        features = self.backbone.forward_features(images.contiguous(memory_format=torch.channels_last))
+        embeddings = self.backbone.forward_head(features, pre_logits=True)
         return embeddings, self.head(embeddings)
 
     @torch.no_grad()

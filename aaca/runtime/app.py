@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib
-import logging
 import os
 import re
 import traceback
@@ -33,43 +32,64 @@ def run_id(overrides: Sequence[str]) -> str:
 
 
 def run_job(name: str, job: Callable[[DictConfig], float | None]) -> int:
-    """Compose `conf/<name>.yaml` with the command line's overrides, run `job` once or once a sweep trial.
+    """Compose `conf/<name>.yaml` with the command line's overrides, run `job` once, or once a trial of a sweep.
 
-    Returns the exit status: 0, 1 for an error (one line on standard error), 130 for Ctrl-C.
+    A trial that fails with an error the user can mend does not stop the others. Returns the exit status: 0; 1 when
+    anything failed (one line each on standard error); 130 after Ctrl-C.
     """
     OmegaConf.register_new_resolver("aaca.run_id", run_id, replace=True)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise instead of printing and exiting; we print below
+    failures: list[str] = []
 
     def task(config: DictConfig) -> float | None:
         setup_logging()
-        return job(config)
+        try:
+            return job(config)
+        except Exception as error:
+            line = one_line(error)
+            if line is None:
+                raise
+            failures.append(line)
+            _print_error(line)
+            return None
 
     app = hydra.main(version_base="1.3", config_path="pkg://aaca.conf", config_name=name)(task)
     try:
         app()
     except KeyboardInterrupt:
-        return _fail(STOPPED, INTERRUPTED)
-    except AacaError as error:
-        return _fail(str(error))
+        _print_error(STOPPED)
+        return INTERRUPTED
     except SystemExit as stop:  # Lightning turns Ctrl-C inside a loop into an exit
-        if isinstance(stop.__context__, KeyboardInterrupt):
-            return _fail(STOPPED, INTERRUPTED)
-        raise
-    except (HydraException, OmegaConfBaseException) as error:
-        return _fail(explain(error))
+        if not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        _print_error(STOPPED)
+        return INTERRUPTED
     except BrokenPipeError:  # the reader of our output (head, less) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
-    except OSError as error:
-        if error.filename is None:
-            raise
-        return _fail(f"{error.filename}: {error.strerror}")
     except Exception as error:
-        mendable = re.search(r"^aaca\.runtime\.errors\.\w+: (.*)", str(error), re.MULTILINE)  # raised in a spawned rank
-        if mendable is None:
+        line = one_line(error)
+        if line is None:
             raise
-        return _fail(mendable.group(1))
-    return 0
+        _print_error(line)
+        return 1
+    if len(failures) > 1:
+        _print_error(
+            f"{len(failures)} trials failed; the others are finished. The same command runs only what is missing"
+        )
+    return 1 if failures else 0
+
+
+def one_line(error: Exception) -> str | None:
+    """The line to show for an error that the user can mend; None for a defect of ours, which deserves its traceback."""
+    if isinstance(error, AacaError):
+        return str(error)
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return explain(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    from_rank = re.search(r"^aaca\.runtime\.errors\.\w+: (.*)", str(error), re.MULTILINE)  # raised in a spawned rank
+    return from_rank.group(1) if from_rank else None
 
 
 def explain(error: Exception) -> str:
@@ -94,9 +114,7 @@ def _top_level_names() -> list[str]:
     return [path.name for path in conf.iterdir() if path.is_dir() and not path.name.startswith("_")] + ["seed"]
 
 
-def _fail(message: str, status: int = 1) -> int:
+def _print_error(message: str) -> None:
     if os.environ.get("AACA_DEBUG"):
         traceback.print_exc()
-    logging.shutdown()
-    console.print(f"[bold red]error[/]: {escape(message)}", highlight=False)
-    return status
+    console.print(f"[bold red]error[/]: {escape(message)}", highlight=False, soft_wrap=True)

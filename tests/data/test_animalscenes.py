@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from aaca.data import animal_masks
 from aaca.data.animal_masks import load_silhouettes, near_duplicates
 from aaca.data.animalscenes import GROUNDS, AnimalScenes, compose

@@ -4,10 +4,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
+
 from aaca.data.benchmark import SPLITS, Benchmark
 from aaca.data.table import ImageTable
 from aaca.runtime.errors import DataError
-from PIL import Image
 
 
 def frame() -> pd.DataFrame:

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+
 from aaca.data import features
 from aaca.data.features import FeatureStore, Scored
 from aaca.data.table import ImageTable

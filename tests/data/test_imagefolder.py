@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+
 from aaca.data.benchmark import SPLITS, Benchmark
 from aaca.data.imagefolder import ImageFolder
 from aaca.data.splits import cut_by_source, stable_ranks

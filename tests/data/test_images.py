@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from aaca.data.images import open_image, read_image
 from aaca.runtime.errors import DataError
-from PIL import Image
 
 
 def noise(height: int = 20, width: int = 30, seed: int = 0) -> np.ndarray:

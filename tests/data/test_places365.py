@@ -1,10 +1,11 @@
 from pathlib import Path
 
 import pytest
+from torchvision.datasets import Places365 as Reference
+
 from aaca.data.benchmark import Benchmark
 from aaca.data.places365 import CLASSES, Places365
 from aaca.runtime.errors import AacaError, ConfigError, DataError
-from torchvision.datasets import Places365 as Reference
 
 CATEGORIES = ["/a/airfield", "/a/art_studio", "/m/museum/indoor", "/m/museum/outdoor", "/o/office"]
 N_TRAIN, N_VAL = 12, 3

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
+
 from aaca.data.benchmark import Benchmark, BenchmarkSource
 from aaca.data.duplicates import digest_columns, duplicate_findings
 from aaca.data.imagefolder import ImageFolder
@@ -15,7 +17,6 @@ from aaca.data.scan import scan_table, verify
 from aaca.data.scan_report import SEVERITY, ScanReport
 from aaca.data.table import ImageTable
 from aaca.runtime.errors import ConfigError, DataError
-from PIL import Image
 
 
 def picture(seed: int, size: int = 24) -> Image.Image:

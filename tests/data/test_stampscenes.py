@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+
 from aaca.data.benchmark import Benchmark
 from aaca.data.stampscenes import StampScenes
 from aaca.runtime.errors import ConfigError

@@ -3,9 +3,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
+
 from aaca.data.table import COLUMNS, ImageReader, ImageTable
 from aaca.runtime.errors import DataError
-from PIL import Image
 
 
 def frame(n: int = 4) -> pd.DataFrame:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+
 from aaca.data.features import Scored
 from aaca.debugset.selectors.base import SelectionContext
 

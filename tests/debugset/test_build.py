@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+
 from aaca.data.features import Scored
 from aaca.data.table import ImageTable
 from aaca.debugset.build import select_debug_set

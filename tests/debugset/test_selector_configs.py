@@ -4,10 +4,11 @@ import inspect
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
+
 from aaca.debugset.selectors.base import Selector
 from aaca.runtime.config import parse
 from aaca.runtime.errors import ConfigError
-from omegaconf import OmegaConf
 
 FOLDER = Path(__file__).parents[2] / "conf" / "selector"
 NAMES = ["random", "similarity", "entropy", "margin", "least_confidence", "bald", "nearest_failure"]

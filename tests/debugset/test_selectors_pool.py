@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+
 from aaca.data.features import FeatureStore, Scored
 from aaca.debugset.selectors.base import SelectionContext
 from aaca.debugset.selectors.entropy_distance import EntropyDistance

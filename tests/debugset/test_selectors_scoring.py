@@ -5,6 +5,9 @@ import math
 
 import numpy as np
 import pytest
+from skactiveml.pool import batch_bald, uncertainty_scores
+from sklearn.metrics import pairwise_distances
+
 from aaca.debugset.selectors.bald import Bald
 from aaca.debugset.selectors.base import top_k
 from aaca.debugset.selectors.distance import nearest_squared_distance
@@ -14,8 +17,6 @@ from aaca.debugset.selectors.random import Random
 from aaca.debugset.selectors.similarity import Similarity
 from aaca.debugset.selectors.uncertainty import Entropy, LeastConfidence, Margin
 from aaca.runtime.errors import ConfigError, DataError
-from skactiveml.pool import batch_bald, uncertainty_scores
-from sklearn.metrics import pairwise_distances
 
 SCORING = [
     Random(),

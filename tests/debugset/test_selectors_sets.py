@@ -2,16 +2,17 @@
 
 import numpy as np
 import pytest
+from skactiveml.base import SkactivemlClassifier
+from skactiveml.pool import Badge as ReferenceBadge
+from skactiveml.pool._core_set import k_greedy_center
+from skactiveml.pool._typi_clust import _typicality
+
 from aaca.debugset.selectors import distance as distance_module
 from aaca.debugset.selectors.badge import Badge, draw
 from aaca.debugset.selectors.clusters import kmeans
 from aaca.debugset.selectors.coreset import CoreSet
 from aaca.debugset.selectors.typiclust import TypiClust, round_robin, typicalities
 from aaca.runtime.errors import ConfigError, DataError
-from skactiveml.base import SkactivemlClassifier
-from skactiveml.pool import Badge as ReferenceBadge
-from skactiveml.pool._core_set import k_greedy_center
-from skactiveml.pool._typi_clust import _typicality
 
 SETS = [CoreSet(), CoreSet(l2_normalize=True), Badge(), TypiClust(), TypiClust(max_clusters=4, l2_normalize=False)]
 

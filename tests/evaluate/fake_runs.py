@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
 from aaca.evaluate.examples import Example, write_examples
 from aaca.evaluate.outcome import Outcome, groups_of, summarise
 

@@ -1,6 +1,7 @@
 """What one process of a distributed metric does; apart from the tests, so that a spawned process imports little."""
 
 import torch
+
 from aaca.evaluate.metrics import WorstGroupAccuracy
 
 N, C, G = 61, 3, 5

@@ -2,12 +2,13 @@ import numpy as np
 import pytest
 import ranks
 import torch
-from aaca.evaluate.metrics import WorstGroupAccuracy
-from aaca.runtime.errors import DataError
 from fairlearn.metrics import MetricFrame
 from ranks import N, rows
 from sklearn.metrics import accuracy_score
 from torch import multiprocessing
+
+from aaca.evaluate.metrics import WorstGroupAccuracy
+from aaca.runtime.errors import DataError
 
 
 def oracle(data: dict[str, torch.Tensor]) -> MetricFrame:

@@ -3,10 +3,11 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from fake_runs import CLASSES, make_run, predictions
+
 from aaca.evaluate.examples import GAP, SIZE, Example, contact_sheet, read_examples, write_examples
 from aaca.evaluate.outcome import Outcome, groups_of, summarise
 from aaca.runtime.errors import DataError
-from fake_runs import CLASSES, make_run, predictions
 
 #        label group  slice  before after
 ROWS = [

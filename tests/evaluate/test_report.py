@@ -2,11 +2,14 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from fake_runs import make_run, make_runs
+from rich.console import Console
+
 from aaca.evaluate.comparison import compare
 from aaca.evaluate.figures import DARK, FIGURES, svg
 from aaca.evaluate.outcome import Outcome
+from aaca.evaluate.report import render
 from aaca.evaluate.verdict import price, repair, verdict
-from fake_runs import make_run, make_runs
 
 HOSTILE = ["<script>alert(1)</script>$x_{$ [bold]", "w" * 300]
 
@@ -68,8 +71,6 @@ def test_hostile_names_are_text(tmp_path):
     page = Page(comparison.write(tmp_path).read_text())
     assert not {"script", "b", "i"} & {tag for tag, _ in page.tags}
     assert HOSTILE[0] in " ".join(page.text) and HOSTILE[1] in " ".join(page.text)
-    from rich.console import Console
-
     console = Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
     console.print(comparison.table())
     assert "s_random<b>$" in console.export_text()
@@ -129,8 +130,9 @@ def test_verdict_without_reference_repair_or_debug_set(tmp_path):
     assert repair(settings(tmp_path / "c", **low)).startswith("No debug set repairs it")
 
 
-def test_unreadable_examples_are_named(tmp_path):
+def test_unreadable_examples_are_named(tmp_path, undrawn):
     folder = make_run(tmp_path, "s_random", 0)
     (folder / "examples" / "failures.png").write_bytes(b"no image")
-    text = compare(tmp_path).write(tmp_path).read_text()
+    comparison = compare(tmp_path)
+    text = render(comparison.settings, comparison.notes)
     assert "failures.png" in text and "What f0 gets wrong" not in text

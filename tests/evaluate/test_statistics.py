@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from scipy.stats import binom, bootstrap
+
 from aaca.evaluate.statistics import (
     mcnemar,
     mean_sd,
@@ -8,7 +10,6 @@ from aaca.evaluate.statistics import (
     resample_weights,
     resampled_means,
 )
-from scipy.stats import binom, bootstrap
 
 
 def test_weights_are_draws_with_replacement():

@@ -2,6 +2,7 @@ import math
 from collections import Counter
 
 import pytest
+
 from aaca.world.bugs import DEFAULT_BUGS, SLICES, Bug, group_name, rival
 from aaca.world.pack import load_pack
 from aaca.world.scenes import draw_spec

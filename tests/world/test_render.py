@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from aaca.runtime.errors import DataError
 from aaca.world.language import attributes, caption, scene_graph, with_article
 from aaca.world.pack import load_pack

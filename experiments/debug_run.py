@@ -5,7 +5,7 @@ import logging
 import resource
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from aaca import __version__
 from aaca.data.benchmark import Benchmark
 from aaca.data.features import FeatureStore, Scored
-from aaca.data.scan import scan_table
+from aaca.data.scan import verify
 from aaca.data.table import ImageTable
 from aaca.debugset.build import select_debug_set
 from aaca.debugset.debug_set import DebugSet
@@ -28,6 +28,7 @@ from aaca.repair.base import RepairContext, start_classifier
 from aaca.runtime.config import load_config
 from aaca.runtime.errors import ConfigError
 from aaca.runtime.files import atomic_path, digest, ensure_writable, write_text
+from aaca.runtime.log import console
 from aaca.runtime.seeding import purpose_seed
 from aaca.runtime.stages import Stage, StageCache
 from aaca.training.extract import extract_features
@@ -72,16 +73,19 @@ class DebugRun:
         def make(folder: Path) -> None:
             benchmark = self.options.dataset.build(folder)
             if (benchmark.table.frame["row"] < 0).any():
-                report = scan_table(benchmark.table)
+                report = verify(benchmark, progress=console.is_terminal)
                 report.save(folder)
                 clean = report.clean(benchmark.table)
-                benchmark = Benchmark(**{**vars(benchmark), "table": clean}).check()
-                benchmark.save(folder)
+                replace(benchmark, table=clean, refused=report.refused).check().save(folder)
 
         stage = self.cache.stage("benchmark", self.options.dataset.fingerprint(), make)
         benchmark = Benchmark.load(stage.folder)
         if benchmark.refused:
-            log.warning("%d files refused and left out (first: %s)", len(benchmark.refused), benchmark.refused[0])
+            log.warning(
+                "%d files are left out; all are listed in %s", len(benchmark.refused), stage.folder / "findings.csv"
+            )
+            for file in benchmark.refused[:10]:
+                log.warning("  left out: %s (%s)", file["path"], file["reason"])
         self._check_budget(benchmark)
         return stage, benchmark
 

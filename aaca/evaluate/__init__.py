@@ -1,0 +1,1 @@
+"""Numbers and pictures: metrics, statistics, outcomes, the comparison, the report, dashboards."""

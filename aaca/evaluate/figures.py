@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib as mpl
@@ -12,50 +11,13 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from aaca.evaluate.setting import Setting
+from aaca.evaluate.style import LIGHT, Theme, dress, label_rows, shorten
 from aaca.evaluate.summary import Summary
 from aaca.evaluate.terminal import SPLITS, slice_groups
 from aaca.runtime.files import atomic_path
 
 WIDTH = 9.6  # inches, all figures
 MAX_GROUPS = 40
-
-
-@dataclass(frozen=True)
-class Theme:
-    """Colours of one scheme; blue against vermilion is safe for colour-blind readers (Okabe & Ito 2008)."""
-
-    ink: str
-    muted: str
-    grid: str
-    paper: str
-    good: str
-    bad: str
-
-
-LIGHT = Theme(ink="#1c1f24", muted="#656b76", grid="#dfe2e7", paper="#ffffff", good="#0072b2", bad="#d55e00")
-DARK = Theme(ink="#e8eaee", muted="#9aa2b1", grid="#343a46", paper="#171a20", good="#56b4e9", bad="#f0803c")
-
-
-def shorten(text: str, limit: int = 28) -> str:
-    """At most `limit` characters, the cut marked by an ellipsis."""
-    return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def _dress(axes: Axes, theme: Theme) -> None:
-    axes.set_facecolor("none")
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(theme.grid)
-    axes.tick_params(colors=theme.muted, labelsize=8, length=0)
-    axes.grid(axis="x", color=theme.grid, linewidth=0.7)
-    axes.set_axisbelow(True)
-
-
-def _names(axes: Axes, names: Sequence[str], theme: Theme) -> None:
-    # Names come from users: never read as mathematics.
-    axes.set_yticks(range(len(names)), [shorten(name) for name in names], parse_math=False)
-    axes.tick_params(axis="y", labelcolor=theme.ink, labelsize=9)
-    axes.set_ylim(len(names) - 0.5, -0.5)
 
 
 def _colour(summary: Summary, theme: Theme) -> str:
@@ -91,8 +53,8 @@ def slices(setting: Setting, theme: Theme = LIGHT) -> Figure:
 
 
 def _slice_panel(axes: Axes, setting: Setting, metric: str, theme: Theme) -> None:
-    _dress(axes, theme)
-    _names(axes, [summary.name for summary in setting.methods], theme)
+    dress(axes, theme)
+    label_rows(axes, [summary.name for summary in setting.methods], theme)
     axes.set_xlim(0, 100)
     before = setting.before.metrics.get(metric)
     if before is not None:
@@ -157,8 +119,8 @@ def repairs(setting: Setting, theme: Theme = LIGHT) -> Figure:
     """Test images that each method repaired (right) and newly broke (left), mean over seeds, seeds as rings."""
     figure = Figure(figsize=(WIDTH, 0.34 * len(setting.methods) + 0.9), layout="constrained")
     axes = figure.subplots()
-    _dress(axes, theme)
-    _names(axes, [summary.name for summary in setting.methods], theme)
+    dress(axes, theme)
+    label_rows(axes, [summary.name for summary in setting.methods], theme)
     for y, summary in enumerate(setting.methods):
         own = [run.outcome for run in setting.runs if run.name == summary.name]
         for sign, name, colour in ((1, "repaired", theme.good), (-1, "newly_broken", theme.bad)):
@@ -190,7 +152,7 @@ def cost(setting: Setting, theme: Theme = LIGHT) -> Figure:
     """A method's own seconds against the accuracy of its worst group; bars are ± one standard deviation over seeds."""
     figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
     axes = figure.subplots()
-    _dress(axes, theme)
+    dress(axes, theme)
     axes.grid(axis="y", color=theme.grid, linewidth=0.7)
     spots = []
     for summary in setting.methods:

@@ -13,10 +13,11 @@ from PIL import Image
 
 from aaca import __version__
 from aaca.evaluate.examples import SIZE, Kind, read_examples
-from aaca.evaluate.figures import DARK, FIGURES, LIGHT, MAX_GROUPS, TITLES, group_matrix, svg
+from aaca.evaluate.figures import FIGURES, MAX_GROUPS, TITLES, group_matrix, svg
 from aaca.evaluate.runs import Run
 from aaca.evaluate.setting import REFERENCE, Setting
 from aaca.evaluate.statistics import LEVEL, RESAMPLES
+from aaca.evaluate.style import DARK, LIGHT
 from aaca.evaluate.terminal import SPLITS, percent, points, slice_groups
 from aaca.evaluate.verdict import failure, images_of, price, repair
 from aaca.runtime.errors import DataError

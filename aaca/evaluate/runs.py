@@ -103,6 +103,9 @@ def load_run(folder: Path) -> Run:
         cells = reduce_predictions(frame, outcome.classes, outcome.headline_slice)
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise DataError(f"{path}: not readable predictions ({' '.join(str(error).split())})") from error
+    found = float(cells.after[:, 0].sum() / max(cells.counts[:, 0].sum(), 1))
+    if abs(found - outcome.accuracy) > 1e-6:
+        raise DataError(f"{path}: its accuracy is {found:.4f}, but {FILE} says {outcome.accuracy:.4f}")
     return Run(folder, outcome, cells, outcome.label)
 
 

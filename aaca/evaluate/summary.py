@@ -72,7 +72,8 @@ class Bootstrap:
         """Resampled metrics `[R]` of one run by name; `which`: before | after."""
         if (run.folder, which) not in self.cache:
             cells = run.cells
-            weights = self.weights[:, np.searchsorted(self.sources, cells.sources)]
+            same = np.array_equal(self.sources, cells.sources)
+            weights = self.weights if same else self.weights[:, np.searchsorted(self.sources, cells.sources)]
             means = resampled_means(getattr(cells, which), cells.counts, weights)
             named = {name: means[:, i] for i, name in enumerate(cells.names) if not name.startswith(GROUP)}
             groups = means[:, [name.startswith(GROUP) for name in cells.names]]

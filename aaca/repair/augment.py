@@ -1,4 +1,4 @@
-"""Augment and retrain: fit on train ∪ debug set with the recipe that made f0 (AACA, steps (e) and (f) of its figure)."""
+"""Augment and retrain: fit on train ∪ debug set with the recipe that made f0 (steps (e), (f) of AACA's figure)."""
 
 from pathlib import Path
 from typing import Any, Literal

@@ -1,4 +1,4 @@
-"""`Repair`: the role of the `repair` config group. A failing classifier and what is known of it in, a better one out."""
+"""`Repair`: the role of the `repair` config group. A failing classifier in, a better one out."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ class Repair(ABC):
 
     @abstractmethod
     def apply(self, context: RepairContext, folder: Path) -> dict[str, Any]:
-        """Write the repaired classifier's weights (`model.safetensors`) and `fit.json` to `folder`; return the latter."""
+        """Write the repaired classifier (`model.safetensors`) and `fit.json` to `folder`; return the latter."""
 
 
 def start_classifier(model: ClassifierSource, n_classes: int, recipe: Recipe, seed: int) -> Classifier:

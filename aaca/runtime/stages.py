@@ -45,7 +45,8 @@ class StageCache:
     def stage(self, name: str, inputs: Mapping[str, Any], make: Callable[[Path], None], about: str = "") -> Stage:
         """Return the stage with these inputs, calling `make(folder)` for it where nobody has published it yet.
 
-        `about` says in the log which one it is. `inputs` must hold exactly what influences the result (upstream stages enter by their key). If `make` raises or
+        `about` says in the log which one it is.
+        `inputs` must hold exactly what influences the result (upstream stages enter by their key). If `make` raises or
         the process dies, nothing is published and the next call starts the stage afresh.
         """
         key = digest({"stage": name, "inputs": inputs, "aaca": __version__})

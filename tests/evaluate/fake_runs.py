@@ -13,19 +13,23 @@ SHARES = {"none": 0.0, "s_random": 0.25, "s_similarity": 0.75}
 """Share of f0's failures that each method repairs."""
 
 
-def predictions(method: str, seed: int, classes: list[str] = CLASSES, per_source: int = 4) -> pd.DataFrame:
-    """Two classes × 10 sources × three slices; f0 fails on conflicting images, methods repair a share of them."""
+def predictions(method: str, seed: int, share: float | None = None, per_source: int = 4) -> pd.DataFrame:
+    """Two classes × 10 sources × three slices; f0 fails on conflicting images, methods repair a share of its failures.
+
+    A share below 0 breaks that share of what was right.
+    """
+    share = SHARES[method] if share is None else share
     rng = np.random.default_rng([seed, sum(method.encode())])
     f0 = np.random.default_rng([seed, 999])
     rows = []
-    for label, name in enumerate(classes):
+    for label, name in enumerate(CLASSES):
         for source in range(10):
             for slice_ in ("aligned", "conflicting", "balanced"):
                 for index in range(per_source):
                     planted = slice_ == "aligned" or (slice_ == "balanced" and index % 2 == 0)
                     right_before = f0.random() < (0.95 if planted else 0.3)
-                    repaired = rng.random() < SHARES[method]
-                    right_after = right_before or repaired
+                    drawn = rng.random() < abs(share)
+                    right_after = right_before != (drawn and right_before == (share < 0))
                     rows.append(
                         {
                             "id": f"{slice_}/{label}/{source}/{index}",
@@ -43,9 +47,19 @@ def predictions(method: str, seed: int, classes: list[str] = CLASSES, per_source
     return pd.DataFrame(rows)
 
 
-def make_run(root: Path, method: str, seed: int, classes: list[str] = CLASSES, **changes: object) -> Path:
+def make_run(
+    root: Path,
+    method: str,
+    seed: int,
+    classes: list[str] = CLASSES,
+    share: float | None = None,
+    headline_slice: str = "conflicting",
+    **changes: object,
+) -> Path:
     """Write one run folder and return it; `changes` replace fields of the outcome."""
-    frame = predictions(method, seed, classes)
+    frame = predictions(method, seed, share)
+    for old, new in zip(CLASSES, classes, strict=True):
+        frame["group"] = [name.replace(f"{old} on", f"{new} on") for name in frame["group"]]
     labels = [0] * 100 + [1] * 100
     groups = [f"{classes[0]} on sand"] * 95 + [f"{classes[0]} on grass"] * 5
     groups += [f"{classes[1]} on sand"] * 90 + [f"{classes[1]} on grass"] * 10
@@ -63,7 +77,7 @@ def make_run(root: Path, method: str, seed: int, classes: list[str] = CLASSES, *
         "per_class": 50,
         "overrides": [f"method={method}", f"seed={seed}"],
         "classes": classes,
-        "headline_slice": "conflicting",
+        "headline_slice": headline_slice,
         "description": "A fake.",
         "confounders": [{"class": classes[0], "kind": "scene", "value": "sand", "p": 0.95}],
         "n_train": 200,
@@ -75,7 +89,7 @@ def make_run(root: Path, method: str, seed: int, classes: list[str] = CLASSES, *
         "stage_seconds": {"f0": 8.0, "refit": 9.0},
         "stage_reused": {"f0": method != "none", "refit": False},
         "finished": "2026-01-01T00:00:00",
-        **summarise(frame, train, classes, "conflicting"),
+        **summarise(frame, train, classes, headline_slice),
         **changes,
     }
     name = f"{method}-{seed}-{len(list(root.glob('runs/*')))}"

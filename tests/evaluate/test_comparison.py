@@ -161,18 +161,19 @@ def test_broken_and_unfinished_runs_are_left_out_by_name(tmp_path):
     lost = make_run(tmp_path, "s_similarity", 0)
     (lost / PREDICTIONS).write_bytes(b"PAR1 not parquet")
     failed = make_run(tmp_path, "s_similarity", 1, status="failed")
+    altered = make_run(tmp_path, "s_similarity", 2, accuracy=0.999)
     comparison = compare(tmp_path)
     notes = "\n".join(comparison.notes)
     assert {row["method"] for row in comparison.rows} == {"none", "s_random"}
-    for name in ("cut", "empty", "list", "old", "running", lost.name, failed.name):
+    for name in ("cut", "empty", "list", "old", "running", lost.name, failed.name, altered.name):
         assert name in notes
     assert all("\n" not in note for note in comparison.notes)
 
 
 def test_newest_of_equal_keys_counts(tmp_path):
-    make_run(tmp_path, "s_random", 0, key="k", accuracy=0.1, finished="2026-01-02T00:00:00")
-    make_run(tmp_path, "s_random", 0, key="k", accuracy=0.2, finished="2026-01-01T00:00:00")
-    assert [row["accuracy"] for row in compare(tmp_path).rows] == [0.1]
+    make_run(tmp_path, "s_random", 0, key="k", seconds=1.0, finished="2026-01-02T00:00:00")
+    make_run(tmp_path, "s_random", 0, key="k", seconds=2.0, finished="2026-01-01T00:00:00")
+    assert [row["seconds"] for row in compare(tmp_path).rows] == [1.0]
 
 
 def test_settings_never_mix(tmp_path, undrawn):

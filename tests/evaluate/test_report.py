@@ -6,9 +6,10 @@ from fake_runs import make_run, make_runs
 from rich.console import Console
 
 from aaca.evaluate.comparison import compare
-from aaca.evaluate.figures import DARK, FIGURES, svg
+from aaca.evaluate.figures import FIGURES, svg
 from aaca.evaluate.outcome import Outcome
 from aaca.evaluate.report import render
+from aaca.evaluate.style import DARK
 from aaca.evaluate.verdict import price, repair, verdict
 
 HOSTILE = ["<script>alert(1)</script>$x_{$ [bold]", "w" * 300]
@@ -110,7 +111,7 @@ def test_verdict_says_what_beats_random(tmp_path):
 
 
 def test_verdict_when_nothing_beats_random(tmp_path):
-    worse = {"s_similarity": {"accuracy": 0.01}}
+    worse = {"s_similarity": {"share": 0.0}}
     text = repair(settings(tmp_path / "a", **worse))
     assert text.startswith("s_random repairs best") and "no selection beats s_random" in text
     # the same predictions under another name: the interval is [0, 0]
@@ -126,7 +127,7 @@ def test_verdict_when_nothing_beats_random(tmp_path):
 def test_verdict_without_reference_repair_or_debug_set(tmp_path):
     assert "Without s_random" in repair(settings(tmp_path / "a", ("none", "s_similarity")))
     assert "No run added a debug set" in repair(settings(tmp_path / "b", ("none",)))
-    low = {method: {"accuracy": 0.0} for method in ("s_random", "s_similarity")}
+    low = {method: {"share": -0.5} for method in ("s_random", "s_similarity")}
     assert repair(settings(tmp_path / "c", **low)).startswith("No debug set repairs it")
 
 

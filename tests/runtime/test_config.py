@@ -97,7 +97,7 @@ def test_a_wrong_config_is_one_line_with_the_key(changes: dict[str, Any], key: s
 def test_targets_outside_the_allowlist_or_the_role_are_refused_and_not_called(target: Any, monkeypatch):
     called: list[str] = []
     monkeypatch.setattr(os, "system", lambda command: called.append(command))
-    with pytest.raises(ConfigError, match="selector._target_"):
+    with pytest.raises(ConfigError, match=r"selector\._target_"):
         load(selector={"_target_": target, "command": "true"})
     assert called == []
 

@@ -37,7 +37,7 @@ bench: setup
 	$(BIN)/python tests/bench/overhead.py
 
 docs: setup
-	$(BIN)/python docs/make_tables.py
+	$(BIN)/python docs/make_results.py $(ROOT)
 
 clean:
 	rm -rf $(VENV) outputs

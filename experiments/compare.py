@@ -13,6 +13,7 @@ from aaca.runtime.app import run_job
 
 def job(config: DictConfig) -> None:
     """Compare, write, print."""
+    import pandas as pd
     from rich.console import Console
 
     from aaca.evaluate.comparison import compare
@@ -33,8 +34,12 @@ def job(config: DictConfig) -> None:
     report = comparison.write(root)
     options.logger.begin(root, options.study, [])
     pictures = {path.stem: path for path in sorted((root / "figures").glob("*.png"))}
-    options.logger.record("compare", {}, {"comparison": comparison.frame()}, pictures)
-    Console().print(comparison.table())
+    tables = {"comparison": pd.DataFrame(comparison.rows), "summary": pd.DataFrame(comparison.summary)}
+    options.logger.record("compare", {}, tables, pictures)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(comparison.table())
+    for note in [*comparison.notes, *(note for setting in comparison.settings for note in setting.notes)]:
+        console.print(f"note: {note}", highlight=False, markup=False)
     print(f"report: {report}")
 
 

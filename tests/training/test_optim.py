@@ -100,6 +100,8 @@ def test_impossible_recipes_name_their_key(wrong):
 
 
 def test_a_built_vit_takes_drop_path():
-    source = TimmModel("vit_tiny_patch16_224", 32, kwargs={"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2})
+    source = TimmModel(
+        "vit_tiny_patch16_224", 32, kwargs={"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
+    )
     rates = [m.drop_prob for m in source.build(3, drop_path=0.1).modules() if type(m).__name__ == "DropPath"]
     assert max(rates) == pytest.approx(0.1)

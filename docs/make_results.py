@@ -18,7 +18,7 @@ def table(comparison: dict) -> str:
     """The comparison's summary as Markdown."""
     columns = ["accuracy", "test_aligned", "test_conflicting", "worst_group_accuracy", "repaired", "newly_broken"]
     lines = [
-        "| method | seeds | balanced | aligned | conflicting | worst group | repaired | newly broken | Δ balanced to s_random |",
+        "| method | seeds | balanced | aligned | conflicting | worst group | repaired | newly broken | Δ to s_random |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in comparison["summary"]:
@@ -55,9 +55,10 @@ def main(root: Path) -> None:
     text = (
         "# Results of the demo\n\n"
         "Written by `make docs` from the runs of `make demo` (StampScenes, small ResNet, size=demo, three seeds).\n"
-        "Per cent of test images on *new* sources, mean ± sd over seeds; Δ with a 95 % bootstrap interval over sources.\n\n"
+        "Per cent of test images on *new* sources, mean ± sd over seeds; Δ of *balanced*, in points, with its\n"
+        "95 % bootstrap interval over sources.\n\n"
         f"{table(comparison)}\n\n"
-        "`s_random` is the reference; `none` and `duplicate` are the controls. Slices on seen sources are in the report.\n"
+        "`s_random` is the reference; `none` and `duplicate` are the controls. The report has the slices on seen sources.\n"
     )
     (DOCS / "results.md").write_text(text, encoding="utf-8")
     screenshot(root / "report.html", DOCS / "report.png", 1900)

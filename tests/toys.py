@@ -1,4 +1,4 @@
-"""Small true things for tests: a benchmark of coloured squares, a tiny ViT without batch norm, a recipe without chance."""
+"""Small true things for tests: a benchmark of coloured squares, a tiny ViT, a recipe without chance."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from aaca.data.sampler import EpochSampler, ShardSampler
 from aaca.data.table import ImageReader, ImageTable
-from aaca.data.transforms import Augment, ImageTransform, eval_transform, normalise
+from aaca.data.transforms import Augment, EvalTransform, ImageTransform, normalise
 from aaca.runtime.errors import ConfigError
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -29,7 +29,7 @@ class TableDataset(Dataset[Batch]):
         self.labels = torch.from_numpy(table.labels)
         self.transform = transform
         self.size = size
-        self.evaluate = eval_transform(size)
+        self.evaluate = EvalTransform(size)
 
     def __len__(self) -> int:
         return len(self.labels)

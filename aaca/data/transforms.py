@@ -106,22 +106,25 @@ class BatchAugment(Augment):
         return (cropped * gain).clamp_(0, 1)
 
 
-def eval_transform(size: int) -> Callable[[np.ndarray], Tensor]:
+class EvalTransform:
     """uint8 `[H, W, 3]` → uint8 `[3, size, size]`: shorter side to size/0.875 (bicubic), centre crop; MAE's evaluation.
 
     Above 224 px the crop takes the whole image, as in MAE; an image that already is size × size is left as it is.
     """
-    crop_share = 224 / 256 if size <= 224 else 1.0
-    resize = v2.Resize(math.floor(size / crop_share), interpolation=InterpolationMode.BICUBIC, antialias=True)
-    crop = v2.CenterCrop(size)
 
-    def transform(image: np.ndarray) -> Tensor:
+    def __init__(self, size: int) -> None:
+        crop_share = 224 / 256 if size <= 224 else 1.0
+        bicubic = InterpolationMode.BICUBIC
+        self.size = size
+        self.resize = v2.Resize(math.floor(size / crop_share), interpolation=bicubic, antialias=True)
+        self.crop = v2.CenterCrop(size)
+
+    def __call__(self, image: np.ndarray) -> Tensor:
+        """The centre of one image."""
         pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-        if pixels.shape[1:] == (size, size):
+        if pixels.shape[1:] == (self.size, self.size):
             return pixels
-        return torch.as_tensor(crop(resize(pixels)))
-
-    return transform
+        return torch.as_tensor(self.crop(self.resize(pixels)))
 
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

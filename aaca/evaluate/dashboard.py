@@ -4,11 +4,15 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from netrc import netrc
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlparse
 
 import pandas as pd
 from pytorch_lightning.loggers import CSVLogger, Logger
+
+from aaca.runtime.errors import AacaError
 
 log = logging.getLogger(__name__)
 TAG_LENGTH = 64  # wandb's limit
@@ -94,24 +98,34 @@ class Wandb(Files):
     def _start(self, stage: str) -> Any:
         import wandb
 
-        mode = self.mode
-        if mode == "auto":
-            key = os.environ.get("WANDB_API_KEY") or wandb.api.api_key
-            mode = "online" if key else "offline"
-        self.run = wandb.init(
-            project=self.project,
-            entity=self.entity,
-            group=self.study,
-            job_type=stage,
-            tags=self.tags,
-            dir=self.root,
-            mode=mode,
-            reinit="finish_previous",
-            settings=wandb.Settings(console="off", silent=True, disable_git=True, save_code=False),
-        )
+        mode = ("online" if _has_key() else "offline") if self.mode == "auto" else self.mode
+        try:
+            self.run = wandb.init(
+                project=self.project,
+                entity=self.entity,
+                group=self.study,
+                job_type=stage,
+                tags=self.tags,
+                dir=self.root,
+                mode=mode,
+                reinit="finish_previous",
+                settings=wandb.Settings(console="off", silent=True, disable_git=True, save_code=False),
+            )
+        except wandb.errors.Error as error:
+            reason = str(error).splitlines()[0]
+            raise AacaError(f"logger.mode: wandb cannot log {mode} ({reason}); nearest valid: offline") from error
         return self.run
 
     def _finish(self) -> None:
         if self.run is not None:
             self.run.finish()
             self.run = None
+
+
+def _has_key() -> bool:
+    """Whether wandb would find a key without asking for one: in the environment, or in a netrc file."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    file = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
+    return file.is_file() and netrc(file).authenticators(host) is not None

@@ -1,5 +1,6 @@
 """`fit_classifier`: one training run from start weights to a saved classifier, on any number of devices."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ class KeepBest(Callback):
         self.accuracy, self.epoch = -1.0, -1
         self.weights: dict[str, Tensor] = {}
 
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep a copy where this epoch is better than all before."""
         accuracy = float(trainer.callback_metrics["val/accuracy"])
         if accuracy > self.accuracy:
@@ -102,7 +103,7 @@ def fit_classifier(classifier: Classifier, job: FitJob, folder: Path) -> dict[st
         "rule": job.rule,
         "train_images": len(job.train),
         "epochs": recipe.epochs,
-        "updates": loop.global_step,
+        "updates": recipe.epochs * math.ceil(batches / recipe.accumulate),
         "devices": spec.world,
         "metrics": {name: float(value) for name, value in loop.callback_metrics.items()},
     }

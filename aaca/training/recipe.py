@@ -41,6 +41,10 @@ class Recipe:
         for name in ("drop_path", "smoothing", "mixup_prob", "mixup_switch_prob"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"recipe.{name}: expected a number in [0, 1], got {getattr(self, name)}")
+        for name in ("lr", "blr"):
+            rate = getattr(self, name)
+            if rate is not None and rate <= 0:
+                raise ConfigError(f"recipe.{name}: expected a learning rate above 0, got {rate}")
         if not 0 < self.layer_decay <= 1:
             raise ConfigError(f"recipe.layer_decay: expected a number in (0, 1], got {self.layer_decay}")
         if self.mixes and self.batch_size % 2:

@@ -1,6 +1,6 @@
 """`make bench`: what the framework costs on top of bare PyTorch, as median ratios of interleaved pairs of runs.
 
-1. One training epoch through `FineTune` against a plain loop: same model, same batches, same augmentation, same optimiser.
+1. One training epoch through `FineTune` against a plain loop: same model, batches, augmentation, optimiser.
 2. Scoring a pool through `Extract` (features written to disk) against the bare forward passes over it.
 """
 
@@ -125,7 +125,8 @@ def compare(name: str, ours: Callable[[], float], bare: Callable[[], float]) -> 
     a, b = (statistics.median(column) for column in zip(*pairs, strict=True))
     spread = f"{ratios[0]:.3f}…{ratios[-1]:.3f}"
     print(
-        f"{name:<22} {a:6.2f} s against {b:6.2f} s bare   ratio {statistics.median(ratios):.3f}  ({spread}, {PAIRS} pairs)"
+        f"{name:<16} {a:6.2f} s against {b:6.2f} s bare   "
+        f"ratio {statistics.median(ratios):.3f}  ({spread}, {PAIRS} pairs)"
     )
 
 

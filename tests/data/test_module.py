@@ -6,7 +6,7 @@ import torch
 
 from aaca.data.module import ImageDataModule, TableDataset
 from aaca.data.sampler import EpochSampler, ShardSampler
-from aaca.data.transforms import BatchAugment, TimmAugment, eval_transform, normalise
+from aaca.data.transforms import BatchAugment, EvalTransform, TimmAugment, normalise
 from aaca.runtime.errors import ConfigError
 from tests.toys import SIZE, square_table
 
@@ -84,13 +84,13 @@ def test_batches_an_epoch_count_devices_and_accumulation(tmp_path):
 def test_the_evaluation_crop_is_maes():
     image = np.zeros((100, 200, 3), dtype=np.uint8)
     image[:, 99:101] = 255
-    out = eval_transform(56)(image)  # shorter side to 64, centre 56
+    out = EvalTransform(56)(image)  # shorter side to 64, centre 56
     assert out.shape == (3, 56, 56)
     columns = out[0].float().mean(0)
     assert columns.argmax() in (27, 28)
     same = np.random.default_rng(0).integers(0, 255, (56, 56, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(eval_transform(56)(same).permute(1, 2, 0).numpy(), same)
-    assert eval_transform(300)(np.zeros((300, 300, 3), np.uint8)).shape == (3, 300, 300)
+    np.testing.assert_array_equal(EvalTransform(56)(same).permute(1, 2, 0).numpy(), same)
+    assert EvalTransform(300)(np.zeros((300, 300, 3), np.uint8)).shape == (3, 300, 300)
 
 
 def test_batch_augmentation_keeps_range_and_can_be_the_identity_or_a_flip():

@@ -117,8 +117,8 @@ def test_running_again_reuses_everything_and_changing_k_only_what_depends_on_it(
 
 
 def test_from_f0_starts_where_f0_ended_and_from_pretrained_where_f0_started(tmp_path, run):
-    """With a learning rate of zero the refit returns its start weights."""
-    common = ("method=none", *SMOKE, "recipe.lr=0.0", "recipe.min_lr=0.0", "recipe.epochs=2", "model=small_vit")
+    """With a learning rate of next to nothing the refit returns its start weights."""
+    common = ("method=none", *SMOKE, "recipe.lr=1e-30", "recipe.min_lr=0.0", "recipe.epochs=2", "model=small_vit")
     common = (*common, "model.image_size=32")
     for init in ("pretrained", "f0"):
         assert run("debug", *common, f"repair.init={init}", f"paths.root={tmp_path}")[0] == 0
@@ -127,7 +127,7 @@ def test_from_f0_starts_where_f0_ended_and_from_pretrained_where_f0_started(tmp_
     assert len(refits) == 2
     for weights in refits:
         for name in f0:
-            np.testing.assert_array_equal(weights[name], f0[name])
+            np.testing.assert_allclose(weights[name], f0[name], rtol=0, atol=1e-25)
 
 
 def test_k_larger_than_the_pool_is_refused_before_training(tmp_path, run):
@@ -149,7 +149,6 @@ def test_a_classifier_without_failures_still_gets_its_debug_set(tmp_path, run):
         "recipe.batch_size=8",
         "recipe.epochs=12",
         "debugset.per_class=3",
-        "~dataset.per_class",
         "method=s_similarity",
         f"paths.root={tmp_path / 'out'}",
     )

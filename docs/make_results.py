@@ -58,7 +58,7 @@ def main(root: Path) -> None:
         "Per cent of test images on *new* sources, mean ± sd over seeds; Δ of *balanced*, in points, with its\n"
         "95 % bootstrap interval over sources.\n\n"
         f"{table(comparison)}\n\n"
-        "`s_random` is the reference; `none` and `duplicate` are the controls. The report has the slices on seen sources.\n"
+        "`s_random` is the reference; `none` and `duplicate` are the controls. Seen sources: see the report.\n"
     )
     (DOCS / "results.md").write_text(text, encoding="utf-8")
     screenshot(root / "report.html", DOCS / "report.png", 1900)

@@ -39,6 +39,7 @@ from .debug_examples import run_examples
 
 log = logging.getLogger(__name__)
 TESTS = ("test", "test_seen")
+FORWARD_FACTOR = 4  # a forward pass alone needs far less memory than a training step
 
 
 def debug(config: DictConfig) -> Outcome:
@@ -141,7 +142,7 @@ class DebugRun:
         def make(folder: Path) -> None:
             classifier = self._classifier(weights, len(table.classes))
             seed = purpose_seed(options.seed, "passes")
-            batch = options.recipe.batch_size
+            batch = FORWARD_FACTOR * options.recipe.batch_size
             extract_features(classifier, table, folder, options.trainer, batch, passes, seed, f"features {what}")
 
         inputs = {"weights": weights.key, "benchmark": benchmark_key, "rows": what, "passes": passes}

@@ -135,7 +135,6 @@ class ImageDataModule(pl.LightningDataModule):
             collate_fn=_as_is,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.workers > 0,
-            multiprocessing_context="forkserver" if self.workers else None,
         )
 
     def _rank(self) -> tuple[int, int]:

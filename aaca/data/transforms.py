@@ -128,7 +128,7 @@ class EvalTransform:
 
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """(images − mean) / std by channel, of a float batch `[B, 3, S, S]`."""
+    """(images − mean) / std by channel, of a float batch `[B, 3, S, S]`, in place."""
     m = torch.tensor(mean, device=images.device).view(1, 3, 1, 1)
     s = torch.tensor(std, device=images.device).view(1, 3, 1, 1)
-    return (images - m) / s
+    return images.sub_(m).div_(s)

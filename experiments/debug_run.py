@@ -45,13 +45,16 @@ FORWARD_FACTOR = 4  # a forward pass alone needs far less memory than a training
 def debug(config: DictConfig) -> Outcome:
     """Run the job once and write `outcome.json` and its tables into the run's folder."""
     options = load_config(config, DebugConfig)
+    dataset = (
+        options.dataset.fingerprint()
+    )  # looks at the files, so that a wrong folder fails before anything is written
     hydra = HydraConfig.get()
     run_dir = Path(hydra.runtime.output_dir)
     ensure_writable(run_dir, "paths.root")
     write_text(run_dir / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
     log.info("method %s, seed %d  →  %s", options.method.name, options.seed, run_dir)
     choices = {name: str(choice) for name, choice in hydra.runtime.choices.items()}
-    return DebugRun(options, choices, list(hydra.overrides.task), run_dir).outcome()
+    return DebugRun(options, dataset, choices, list(hydra.overrides.task), run_dir).outcome()
 
 
 @dataclass
@@ -59,6 +62,7 @@ class DebugRun:
     """One run: each method makes or finds one stage, whose key holds exactly what influences it."""
 
     options: DebugConfig
+    dataset: Mapping[str, Any]  # its fingerprint
     choices: Mapping[str, str]  # config group → option chosen
     overrides: list[str]
     run_dir: Path
@@ -79,7 +83,7 @@ class DebugRun:
                 clean = report.clean(benchmark.table)
                 replace(benchmark, table=clean, refused=report.refused).check().save(folder)
 
-        stage = self.cache.stage("benchmark", self.options.dataset.fingerprint(), make)
+        stage = self.cache.stage("benchmark", self.dataset, make)
         benchmark = Benchmark.load(stage.folder)
         if benchmark.refused:
             log.warning(

@@ -88,6 +88,6 @@ class FineTune(pl.LightningModule):
         groups = parameter_groups(self.classifier.backbone, recipe.weight_decay, recipe.layer_decay)
         for group in groups:
             group["lr"] = peak * group["lr_scale"]
-        optimizer = AdamW(groups, lr=peak, betas=(0.9, 0.999), eps=1e-8)
+        optimizer = AdamW(groups, lr=peak, betas=(0.9, 0.999), eps=1e-8, fused=True)
         factor = lr_factor(self.batches, recipe.accumulate, recipe.epochs, peak, recipe.min_lr, recipe.warmup_epochs)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}

@@ -33,7 +33,8 @@ def test_fit_validation_and_features_are_the_same_on_one_and_two_ranks(tmp_path)
         results[name] = (load_file(folder / WEIGHTS), summary, store)
     (weights, summary, store), (weights2, summary2, store2) = results["one"], results["two"]
     for key in weights:
-        torch.testing.assert_close(weights2[key], weights[key], rtol=1e-4, atol=1e-5)
+        # Adam divides by the gradient's size, so rounding shows in weights whose gradient is nearly zero
+        torch.testing.assert_close(weights2[key], weights[key], rtol=1e-3, atol=2e-4)
     assert summary2["updates"] == summary["updates"] == 12
     assert summary2["metrics"]["loss"] == pytest.approx(summary["metrics"]["loss"], rel=1e-4)
     for metric in ("val/accuracy", "val/worst_group_accuracy"):

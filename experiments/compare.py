@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from omegaconf import DictConfig
 from pydantic import Field
@@ -24,15 +24,17 @@ def job(config: DictConfig) -> None:
 
     @dataclass(frozen=True, kw_only=True)
     class CompareConfig:
+        seed: Annotated[int, Field(ge=0)]
+        size: Literal["smoke", "demo", "full"] | None
         paths: PathsConfig
         logger: Dashboard
         study: Annotated[str, Field(min_length=1, max_length=100)]
 
     options = load_config(config, CompareConfig)
     root = Path(options.paths.root).absolute()
-    comparison = compare(root)
+    comparison = compare(root, seed=options.seed, size=options.size)
     report = comparison.write(root)
-    options.logger.begin(root, options.study, [])
+    options.logger.begin(root, options.study, [], {"seed": options.seed, "size": options.size})
     pictures = {path.stem: path for path in sorted((root / "figures").glob("*.png"))}
     tables = {"comparison": pd.DataFrame(comparison.rows), "summary": pd.DataFrame(comparison.summary)}
     options.logger.record("compare", {}, tables, pictures)

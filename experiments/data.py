@@ -25,6 +25,7 @@ def job(config: DictConfig) -> None:
     class DataConfig:
         action: Literal["verify", "preview"]
         dataset: BenchmarkSource
+        seed: Annotated[int, Field(ge=0)]
         workers: Annotated[int, Field(ge=0)]
         paths: PathsConfig
 
@@ -33,7 +34,10 @@ def job(config: DictConfig) -> None:
     options = load_config(OmegaConf.masked_copy(config, fields), DataConfig)
     folder = Path(HydraConfig.get().runtime.output_dir)
     ensure_writable(folder, "paths.root")
-    (verify if options.action == "verify" else preview)(options.dataset, folder, options.workers)
+    if options.action == "verify":
+        verify(options.dataset, folder, options.workers)
+    else:
+        preview(options.dataset, folder, options.seed)
 
 
 def verify(dataset: object, folder: Path, workers: int) -> None:
@@ -52,7 +56,7 @@ def verify(dataset: object, folder: Path, workers: int) -> None:
         raise DataError(f"dataset: {refused} of {report.images} images must not be used; see {folder / 'findings.csv'}")
 
 
-def preview(dataset: object, folder: Path, workers: int) -> None:
+def preview(dataset: object, folder: Path, seed: int) -> None:
     """One picture a split: a row of images for each class."""
     from tempfile import TemporaryDirectory
 
@@ -68,7 +72,8 @@ def preview(dataset: object, folder: Path, workers: int) -> None:
             for part, frame in benchmark.split(split).frame.groupby("slice", sort=False):
                 table = benchmark.split(split)
                 table = table.take(table.frame["id"].isin(frame["id"]).to_numpy())
-                rows = [np.flatnonzero(table.labels == label)[:10] for label in range(len(table.classes))]
+                draw = np.random.default_rng(seed).permutation(len(table))
+                rows = [draw[table.labels[draw] == label][:10] for label in range(len(table.classes))]
                 sheet = contact_sheet([[table.image(int(row)) for row in line] for line in rows])
                 sheet.save(folder / f"{split}-{part}.png")
                 print(folder / f"{split}-{part}.png")

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import resource
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -25,16 +24,17 @@ from aaca.evaluate.examples import write_examples
 from aaca.evaluate.outcome import PREDICTIONS, Outcome, groups_of, summarise
 from aaca.models.classifier import Classifier
 from aaca.repair.base import RepairContext, start_classifier
-from aaca.runtime.config import load_config
+from aaca.runtime.config import identity, load_config
 from aaca.runtime.errors import ConfigError
 from aaca.runtime.files import atomic_path, digest, ensure_writable, write_text
 from aaca.runtime.log import console
+from aaca.runtime.memory import peak_memory_mb, reset_peak_memory
 from aaca.runtime.seeding import purpose_seed
 from aaca.runtime.stages import Stage, StageCache
-from aaca.training.extract import extract_features
+from aaca.training.extract import check_stochastic, extract_features
 from aaca.training.fit import WEIGHTS, FitJob, fit_classifier
 
-from .debug_config import DebugConfig
+from .debug_config import DebugConfig, DebugSetConfig
 from .debug_examples import run_examples
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,26 @@ def debug(config: DictConfig) -> Outcome:
     write_text(run_dir / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
     log.info("method %s, seed %d  →  %s", options.method.name, options.seed, run_dir)
     choices = {name: str(choice) for name, choice in hydra.runtime.choices.items()}
-    return DebugRun(options, dataset, choices, list(hydra.overrides.task), run_dir).outcome()
+    overrides = [item for item in hydra.overrides.task if not item.startswith("paths.")]
+    plain = OmegaConf.to_container(config, resolve=True)
+    return DebugRun(options, dataset, choices, overrides, run_dir, plain).outcome()
+
+
+def _check_feasible(options: DebugConfig) -> None:
+    """Refuse, before anything is made, what the configuration alone shows to be impossible."""
+    most = options.dataset.at_most(options.debugset.candidates) if options.debugset.candidates != "none" else None
+    if most is not None:
+        _check_k(options.debugset, most)
+    if options.selector.mc_samples > 1:
+        check_stochastic(options.model.build(2, options.recipe.drop_path, start_weights=False))
+
+
+def _check_k(config: DebugSetConfig, largest: int) -> None:
+    if config.fill == "none" and config.per_class > largest:
+        raise ConfigError(
+            f"debugset.per_class: {config.per_class} images a class, but no class of the {config.candidates} has more "
+            f"than {largest}; expected at most {largest}, or debugset.fill=repeat"
+        )
 
 
 @dataclass
@@ -66,11 +85,12 @@ class DebugRun:
     choices: Mapping[str, str]  # config group → option chosen
     overrides: list[str]
     run_dir: Path
+    config: Any  # the resolved config as plain values, for dashboards
 
     def __post_init__(self) -> None:
         root = Path(self.options.paths.root).absolute()
         self.cache = StageCache(root)
-        self.options.logger.begin(root, self.options.study, self.overrides)
+        self.options.logger.begin(root, self.options.study, self.overrides, self.config)
 
     def benchmark(self) -> tuple[Stage, Benchmark]:
         """The dataset laid out; files that cannot be read are left out, and said so."""
@@ -95,15 +115,10 @@ class DebugRun:
         return stage, benchmark
 
     def _check_budget(self, benchmark: Benchmark) -> None:
-        source, k = self.options.debugset.candidates, self.options.debugset.per_class
-        if source == "none":
-            return
-        largest = int(np.bincount(benchmark.split(source).labels, minlength=len(benchmark.classes)).max(initial=0))
-        if k > largest:
-            raise ConfigError(
-                f"debugset.per_class: {k} images a class, but no class of the {source} has more than {largest}; "
-                f"expected at most {largest}"
-            )
+        source = self.options.debugset.candidates
+        if source != "none":
+            sizes = np.bincount(benchmark.split(source).labels, minlength=len(benchmark.classes))
+            _check_k(self.options.debugset, int(sizes.max(initial=0)))
 
     def f0(self, benchmark_key: str, benchmark: Benchmark) -> Stage:
         """The classifier that fails: fitted on train alone."""
@@ -121,22 +136,22 @@ class DebugRun:
                 epoch_size=len(train),
                 seed=purpose_seed(options.seed, "order"),
                 label="f0",
-                loggers=options.logger.loop_loggers("f0", folder),
             )
-            fit_classifier(classifier, job, folder)
-            options.logger.end_loop()
+            with options.logger.loop("f0", folder) as loggers:
+                fit_classifier(classifier, replace(job, loggers=loggers), folder)
 
         return self.cache.stage("f0", {"benchmark": benchmark_key, **self._fit_inputs()}, make)
 
     def _fit_inputs(self) -> dict[str, Any]:
         options = self.options
         return {
-            "model": options.model.fingerprint(),
+            "model": {"class": identity(options.model)["class"], **options.model.fingerprint()},
             "recipe": options.recipe.fingerprint(),
             "rule": options.selection_rule,
             "seed": options.seed,
-            "devices": options.trainer.world,
+            "devices": options.trainer.devices,
             "precision": options.trainer.precision,
+            "accelerator": options.trainer.device_kind,
         }
 
     def features(self, weights: Stage, benchmark_key: str, table: ImageTable, what: str, passes: int = 1) -> Scored:
@@ -151,12 +166,12 @@ class DebugRun:
 
         inputs = {"weights": weights.key, "benchmark": benchmark_key, "rows": what, "passes": passes}
         if passes > 1:
-            inputs |= {"seed": options.seed, "devices": options.trainer.world}
+            inputs |= {"seed": options.seed, "devices": options.trainer.devices}
         stage = self.cache.stage("features", inputs, make, what)
         return FeatureStore(stage.folder).scored()
 
     def _classifier(self, weights: Stage, n_classes: int) -> Classifier:
-        classifier = self.options.model.build(n_classes, self.options.recipe.drop_path)
+        classifier = self.options.model.build(n_classes, self.options.recipe.drop_path, start_weights=False)
         return classifier.load(weights.folder / WEIGHTS)
 
     def debug_set(
@@ -168,7 +183,11 @@ class DebugRun:
         if config.candidates == "none":
             return "", None
         table = benchmark.split(config.candidates)
-        candidates = self.features(f0, benchmark_key, table, config.candidates, selector.mc_samples)
+        if selector.needs_features:
+            candidates = self.features(f0, benchmark_key, table, config.candidates, selector.mc_samples)
+        else:
+            nothing = np.zeros((len(table), 0), dtype=np.float32)
+            candidates = Scored.of(table.ids, table.labels, nothing, nothing)
         train = None
         if selector.needs_train:
             train = self.features(f0, benchmark_key, benchmark.split("train"), "train")
@@ -180,7 +199,7 @@ class DebugRun:
 
         inputs = {
             "f0": f0.key,
-            "selector": {"class": type(selector).__qualname__, **vars(selector)},
+            "selector": identity(selector),
             "config": vars(config),
             "seed": options.seed,
         }
@@ -205,23 +224,23 @@ class DebugRun:
                 rule=options.selection_rule,
                 epoch_size=epoch_size,
                 seed=options.seed,
-                loggers=options.logger.loop_loggers("refit", folder),
             )
-            options.repair.apply(context, folder)
-            options.logger.end_loop()
+            with options.logger.loop("refit", folder) as loggers:
+                options.repair.apply(replace(context, loggers=loggers), folder)
 
         inputs = {
             "benchmark": benchmark_key,
             "f0": f0.key,
             "debugset": debug_key,
             "epoch_size": epoch_size,
-            **options.repair.fingerprint(),
+            "repair": {**identity(options.repair), **options.repair.fingerprint()},
             **self._fit_inputs(),
         }
         return self.cache.stage("refit", inputs, make)
 
     def outcome(self) -> Outcome:
         """Run all stages, compare f0 and the repaired classifier on test, and write the run's folder."""
+        reset_peak_memory()
         options, began, started = self.options, time.perf_counter(), time.strftime("%Y-%m-%dT%H:%M:%S%z")
         bench_stage, benchmark = self.benchmark()
         key = bench_stage.key
@@ -261,7 +280,7 @@ class DebugRun:
             started=started,
             finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             aaca_version=__version__,
-            peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            peak_memory_mb=peak_memory_mb(),
             **self._costs(f0, repaired),
             **numbers,
         )

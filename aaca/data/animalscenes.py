@@ -83,6 +83,10 @@ class AnimalScenes(BenchmarkSource):
             if ground not in scenes:
                 raise ConfigError(f"dataset.grounds.{name}: no ground {ground!r}; {nearest(ground, scenes)}")
 
+    def at_most(self, split: str) -> int | None:
+        """What `per_class` asks for."""
+        return self.per_class[split]
+
     def fingerprint(self) -> dict[str, Any]:
         """All arguments, the masks' and the pack's hashes, the renderer's and Pillow's versions."""
         return {

@@ -88,6 +88,10 @@ class BenchmarkSource(ABC):
     def fingerprint(self) -> dict[str, Any]:
         """Everything that influences what `build` writes, cheap to compute: arguments, versions, file listings."""
 
+    def at_most(self, split: str) -> int | None:
+        """Images a class that `split` will hold at most, where the arguments alone tell; None where they do not."""
+        return None
+
     @abstractmethod
     def build(self, folder: Path) -> Benchmark:
         """Lay the images' table (and, where images are made, the images) into `folder`; return the benchmark."""

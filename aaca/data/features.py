@@ -11,7 +11,7 @@ from pyarrow.parquet import ParquetFile
 
 from aaca.data.table import ImageTable
 from aaca.runtime.errors import DataError
-from aaca.runtime.files import atomic_path, write_json
+from aaca.runtime.files import allocate_array, atomic_path, write_json
 
 CHUNK_BYTES = 4 * 2**20
 """What one chunk of a view may take as float32: small enough for temporaries to stay in reused memory (measured twice
@@ -133,7 +133,7 @@ class FeatureStore:
         n = len(table)
 
         def lay(name: str, kind: str, shape: tuple[int, ...]) -> None:
-            np.lib.format.open_memmap(folder / name, mode="w+", dtype=kind, shape=shape).flush()
+            allocate_array(folder / name, kind, shape)
 
         lay("embeddings.npy", dtype, (n, dim))
         lay("logits.npy", "float32", (n, n_classes))

@@ -1,5 +1,6 @@
 """`ImageDataModule`: tables to batches. Batches are `(images, labels, rows)`; rows are positions in the table."""
 
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from PIL import Image
+from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -14,6 +16,7 @@ from aaca.data.sampler import EpochSampler, ShardSampler
 from aaca.data.table import ImageReader, ImageTable
 from aaca.data.transforms import Augment, EvalTransform, ImageTransform, normalise
 from aaca.runtime.errors import ConfigError
+from aaca.runtime.seeding import purpose_seed
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
@@ -24,29 +27,40 @@ class TableDataset(Dataset[Batch]):
     Images are uint8 as stored, or normalised float where `transform` (augmentation of one PIL image) is given.
     """
 
-    def __init__(self, table: ImageTable, size: int, transform: ImageTransform | None = None) -> None:
+    def __init__(self, table: ImageTable, size: int, transform: ImageTransform | None = None, seed: int = 0) -> None:
         self.reader = ImageReader(table)
         self.labels = torch.from_numpy(table.labels)
         self.transform = transform
+        self.seed = seed
         self.size = size
         self.evaluate = EvalTransform(size)
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, row: int) -> Batch:
-        return self.__getitems__([row])
+    def __getitem__(self, draw: int) -> Batch:
+        return self.__getitems__([draw])
 
-    def __getitems__(self, rows: Sequence[int]) -> Batch:
-        index = torch.as_tensor(rows)
-        images = self.reader.read(np.asarray(rows))
+    def __getitems__(self, draws: Sequence[int]) -> Batch:
+        index = torch.as_tensor(draws) % max(len(self.labels), 1)
+        images = self.reader.read(index.numpy())
         if self.transform is not None:
-            pixels = torch.stack([self.transform(Image.fromarray(image)) for image in images])
+            pixels = torch.stack([self._augmented(image, draw) for image, draw in zip(images, draws, strict=True)])
         elif all(image.shape[:2] == (self.size, self.size) for image in images):
             pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
         else:
             pixels = torch.stack([self.evaluate(image) for image in images])
         return pixels, self.labels[index], index
+
+    def _augmented(self, image: np.ndarray, draw: int) -> Tensor:
+        """One augmented image, the same wherever and whenever this draw is made; global generators stay untouched."""
+        assert self.transform is not None
+        with isolate_rng(include_cuda=False):
+            seed = purpose_seed(self.seed, "augment", draw)
+            random.seed(seed)
+            np.random.seed(seed)
+            torch.manual_seed(seed)
+            return self.transform(Image.fromarray(image))
 
 
 class ImageDataModule(pl.LightningDataModule):
@@ -128,7 +142,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     def _loader(self, table: ImageTable, sampler: Any, transform: ImageTransform | None = None) -> DataLoader[Batch]:
         return DataLoader(
-            TableDataset(table, self.image_size, transform),
+            TableDataset(table, self.image_size, transform, self.seed),
             batch_size=self.batch_size,
             sampler=sampler,
             num_workers=self.workers,

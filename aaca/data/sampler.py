@@ -11,6 +11,9 @@ class EpochSampler(Sampler[int]):
 
     With `epoch_size == n` every epoch is one shuffle; with more, it runs on into the next shuffle, so no image is ever
     seen more than once oftener than another. Each rank takes `per_rank` of its share (what its whole batches hold).
+
+    What it yields is the *draw*: number of the shuffle · n + row. It names one showing of one image, so that
+    augmentation can be seeded by it and does not depend on workers, ranks or batches.
     """
 
     def __init__(self, n: int, per_rank: int, epoch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
@@ -32,7 +35,7 @@ class EpochSampler(Sampler[int]):
         for shuffle in np.unique(positions // self.n):
             order = np.random.default_rng((self.seed, int(shuffle))).permutation(self.n)
             here = positions // self.n == shuffle
-            drawn[here] = order[positions[here] % self.n]
+            drawn[here] = shuffle * self.n + order[positions[here] % self.n]
         return iter(drawn[self.rank :: self.world][: self.per_rank].tolist())
 
 

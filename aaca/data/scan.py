@@ -20,6 +20,7 @@ from aaca.data.inspect_file import inspect_file
 from aaca.data.scan_report import SEVERITY, ScanReport, findings_frame
 from aaca.data.table import ImageTable
 from aaca.runtime.errors import ConfigError
+from aaca.runtime.log import console
 
 BLOCK = 4096
 """Images handed to the threads at a time: what keeps memory bounded on millions."""
@@ -58,7 +59,7 @@ def scan_table(table: ImageTable, workers: int = 0, progress: bool = True, max_p
     files = np.flatnonzero((table.frame["row"] < 0).to_numpy())
     arrays = np.flatnonzero((table.frame["row"] >= 0).to_numpy())
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, transient=True, disable=not progress) as bar, _pool(workers) as pool:
+    with Progress(*columns, transient=True, console=console, disable=not progress) as bar, _pool(workers) as pool:
         task = bar.add_task("scan images", total=len(table))
         advance = partial(bar.advance, task)
         found = [*_scan_files(table, files, pool, max_pixels, advance), *_scan_arrays(table, arrays, advance)]

@@ -13,6 +13,7 @@ from aaca.data.benchmark import Benchmark, BenchmarkSource
 from aaca.data.table import ImageTable
 from aaca.runtime.errors import ConfigError, nearest
 from aaca.runtime.files import file_sha256
+from aaca.runtime.log import console
 from aaca.world.batch import Batch, Job, Made, render_batches
 from aaca.world.bugs import DEFAULT_BUGS, SLICES, Bug, Slice, group_name
 from aaca.world.language import caption, scene_graph
@@ -79,6 +80,10 @@ class StampScenes(BenchmarkSource):
         planted = [{"class": bug.cls, "kind": bug.kind, "value": bug.value} for bug in DEFAULT_BUGS]
         self.bugs = _check_bugs(planted if bugs is None else bugs, p_train)
 
+    def at_most(self, split: str) -> int | None:
+        """What `per_class` asks for."""
+        return self.per_class[split]
+
     def fingerprint(self) -> dict[str, Any]:
         """All arguments but `workers`, the pack's manifest, the renderer's and Pillow's versions."""
         return {
@@ -106,7 +111,7 @@ class StampScenes(BenchmarkSource):
             if count
         ]
         rows: list[list[dict[str, Any]]] = [[{}] * len(batch.jobs) for batch in batches]
-        with Progress(transient=True) as progress:
+        with Progress(transient=True, console=console) as progress:
             bar = progress.add_task("render stampscenes", total=sum(len(batch.jobs) for batch in batches))
             for batch, start, made in render_batches(
                 batches, seed=self.seed, stray=self.stray, size=self.image_size, workers=self.workers

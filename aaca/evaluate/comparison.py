@@ -14,6 +14,7 @@ from aaca.evaluate.runs import Run, by_setting, find_runs
 from aaca.evaluate.setting import Setting, build_setting
 from aaca.evaluate.statistics import RESAMPLES
 from aaca.evaluate.terminal import setting_table
+from aaca.runtime.errors import AacaError
 from aaca.runtime.files import atomic_path, write_json, write_text
 
 
@@ -61,13 +62,20 @@ class Comparison:
         return folder / "report.html"
 
 
-def compare(where: Path | Sequence[Path], resamples: int = RESAMPLES, seed: int = 0) -> Comparison:
+def compare(
+    where: Path | Sequence[Path], resamples: int = RESAMPLES, seed: int = 0, size: str | None = None
+) -> Comparison:
     """Compare the runs below `<root>/runs/`, or in these run folders.
 
     Runs of different settings (see `Setting`) are never mixed: each setting has its own table. Unreadable and
-    unfinished runs are left out with a note. Raises `AacaError` when there is no finished run.
+    unfinished runs are left out with a note; `size` keeps runs of that size only. Raises `AacaError` when there is no
+    finished run.
     """
     runs, notes = find_runs(where)
+    if size is not None:
+        runs = [run for run in runs if run.outcome.size == size]
+        if not runs:
+            raise AacaError(f"size: no finished run of size {size!r} in {where}")
     settings = [build_setting(key, members, left_out, resamples, seed) for key, members, left_out in by_setting(runs)]
     return Comparison(settings, notes)
 

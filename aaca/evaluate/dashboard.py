@@ -1,37 +1,32 @@
 """Where a run shows itself besides the terminal: plain files always, Weights & Biases when asked for."""
 
-import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from netrc import netrc
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlparse
 
 import pandas as pd
-from pytorch_lightning.loggers import CSVLogger, Logger
+from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 
 from aaca.runtime.errors import AacaError
 
-log = logging.getLogger(__name__)
 TAG_LENGTH = 64  # wandb's limit
 
 
 class Dashboard(ABC):
     """The role of the `logger` config group."""
 
-    def begin(self, root: Path, study: str, tags: list[str]) -> None:
-        """Tell the dashboard which study and overrides the following stages belong to; its files go below `root`."""
-        self.root, self.study, self.tags = root, study, [tag[:TAG_LENGTH] for tag in tags]
+    def begin(self, root: Path, study: str, tags: list[str], config: Mapping[str, Any]) -> None:
+        """What the following stages belong to: study, overrides, resolved config; files go below `root`."""
+        self.root, self.study, self.tags, self.config = root, study, [tag[:TAG_LENGTH] for tag in tags], config
 
     @abstractmethod
-    def loop_loggers(self, stage: str, folder: Path) -> list[Logger]:
-        """Lightning loggers for a training loop whose stage is made in `folder`."""
-
-    @abstractmethod
-    def end_loop(self) -> None:
-        """Close what `loop_loggers` opened."""
+    def loop(self, stage: str, folder: Path) -> AbstractContextManager[list[Logger]]:
+        """Lightning loggers for a training loop whose stage is made in `folder`, closed afterwards, failed or not."""
 
     @abstractmethod
     def record(
@@ -43,12 +38,10 @@ class Dashboard(ABC):
 class Files(Dashboard):
     """Training curves as `log/metrics.csv` inside the stage; outcomes and comparisons are files anyway."""
 
-    def loop_loggers(self, stage: str, folder: Path) -> list[Logger]:
+    @contextmanager
+    def loop(self, stage: str, folder: Path) -> Iterator[list[Logger]]:
         """A CSV logger in the stage's folder."""
-        return [CSVLogger(folder, name="", version="log")]
-
-    def end_loop(self) -> None:
-        """Nothing is open."""
+        yield [CSVLogger(folder, name="", version="log")]
 
     def record(
         self, stage: str, numbers: Mapping[str, Any], tables: Mapping[str, pd.DataFrame], images: Mapping[str, Path]
@@ -56,8 +49,8 @@ class Files(Dashboard):
         """Nothing to do: the stage wrote its files itself."""
 
 
-class Wandb(Files):
-    """Also one wandb run a stage: group = study, job type = stage, tags = overrides.
+class Wandb(Dashboard):
+    """Plain files, and one wandb run a stage: group = study, job type = stage, tags = overrides.
 
     `mode` auto logs online where wandb finds a key in its environment or netrc, else offline (`wandb sync` uploads it
     later). No key is ever an argument here, so none can reach a config or a file.
@@ -67,45 +60,42 @@ class Wandb(Files):
         self, project: str = "aaca", entity: str | None = None, mode: Literal["auto", "online", "offline"] = "auto"
     ) -> None:
         self.project, self.entity, self.mode = project, entity, mode
-        self.run: Any = None
 
-    def loop_loggers(self, stage: str, folder: Path) -> list[Logger]:
+    @contextmanager
+    def loop(self, stage: str, folder: Path) -> Iterator[list[Logger]]:
         """The CSV logger and a wandb logger."""
-        from pytorch_lightning.loggers import WandbLogger
-
-        return [*super().loop_loggers(stage, folder), WandbLogger(experiment=self._start(stage))]
-
-    def end_loop(self) -> None:
-        """Finish the run of the loop that just ended."""
-        self._finish()
+        with self._run(stage) as run:
+            yield [CSVLogger(folder, name="", version="log"), WandbLogger(experiment=run)]
 
     def record(
         self, stage: str, numbers: Mapping[str, Any], tables: Mapping[str, pd.DataFrame], images: Mapping[str, Path]
     ) -> None:
-        """A run of its own with summary numbers, tables (with a bar chart of the first) and images."""
+        """A run of its own: summary numbers, tables, a table of pictures, bars where methods are compared."""
         import wandb
 
-        run = self._start(stage)
-        run.summary.update(dict(numbers))
-        run.log({name: wandb.Table(dataframe=frame.astype(object)) for name, frame in tables.items()})
-        run.log({name: wandb.Image(str(path)) for name, path in images.items()})
-        for name, frame in tables.items():
-            if {"method", "accuracy"} <= set(frame.columns):
-                chart = wandb.plot.bar(wandb.Table(dataframe=frame.astype(object)), "method", "accuracy", title=name)
-                run.log({f"{name} chart": chart})
-        self._finish()
+        with self._run(stage) as run:
+            run.summary.update(dict(numbers))
+            run.log({name: wandb.Table(dataframe=frame.astype(object)) for name, frame in tables.items()})
+            pictures = [[name, wandb.Image(str(path))] for name, path in images.items()]
+            run.log({"pictures": wandb.Table(columns=["name", "picture"], data=pictures)})
+            for name, frame in tables.items():
+                if {"method", "accuracy"} <= set(frame.columns):
+                    bars = wandb.Table(dataframe=frame[["method", "accuracy"]].astype(object))
+                    run.log({f"{name} chart": wandb.plot.bar(bars, "method", "accuracy", title=name)})
 
-    def _start(self, stage: str) -> Any:
+    @contextmanager
+    def _run(self, stage: str) -> Iterator[Any]:
         import wandb
 
         mode = ("online" if _has_key() else "offline") if self.mode == "auto" else self.mode
         try:
-            self.run = wandb.init(
+            run = wandb.init(
                 project=self.project,
                 entity=self.entity,
                 group=self.study,
                 job_type=stage,
                 tags=self.tags,
+                config=dict(self.config),
                 dir=self.root,
                 mode=mode,
                 reinit="finish_previous",
@@ -114,12 +104,12 @@ class Wandb(Files):
         except wandb.errors.Error as error:
             reason = str(error).splitlines()[0]
             raise AacaError(f"logger.mode: wandb cannot log {mode} ({reason}); nearest valid: offline") from error
-        return self.run
-
-    def _finish(self) -> None:
-        if self.run is not None:
-            self.run.finish()
-            self.run = None
+        try:
+            yield run
+        except BaseException:
+            run.finish(exit_code=1)
+            raise
+        run.finish()
 
 
 def _has_key() -> bool:
@@ -128,4 +118,9 @@ def _has_key() -> bool:
         return True
     host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
     file = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
-    return file.is_file() and netrc(file).authenticators(host) is not None
+    try:
+        return file.is_file() and netrc(file).authenticators(host) is not None
+    except NetrcParseError as error:
+        raise AacaError(
+            f"{file}: not a readable netrc file ({error.msg}); mend it or set logger.mode=offline"
+        ) from error

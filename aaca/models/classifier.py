@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -59,8 +60,11 @@ class Classifier(nn.Module):
         return self
 
     def save(self, path: Path) -> None:
-        """Write the weights as safetensors."""
-        save_file({name: value.contiguous() for name, value in self.state_dict().items()}, path)
+        """Write the weights as safetensors. Raises `AacaError` naming the file when the disk does not take them."""
+        try:
+            save_file({name: value.contiguous() for name, value in self.state_dict().items()}, path)
+        except SafetensorError as error:
+            raise AacaError(f"{path}: weights could not be written ({error}); nothing was published") from error
 
     def load(self, path: Path) -> "Classifier":
         """Read weights written by `save`; every key has to fit."""
@@ -78,8 +82,11 @@ class ClassifierSource(ABC):
         """Everything that influences what `build` returns, weight files by their SHA-256."""
 
     @abstractmethod
-    def build(self, n_classes: int, drop_path: float = 0.0) -> Classifier:
-        """A classifier for `n_classes` with its start weights; unset weights come from torch's global generator."""
+    def build(self, n_classes: int, drop_path: float = 0.0, start_weights: bool = True) -> Classifier:
+        """A classifier for `n_classes` with its start weights; unset weights come from torch's global generator.
+
+        Without `start_weights` nothing is loaded: for a classifier whose weights are about to be replaced.
+        """
 
 
 def check_image_size(size: int) -> None:

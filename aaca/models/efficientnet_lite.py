@@ -33,9 +33,9 @@ class EfficientNetLite0(ClassifierSource):
         """The input size and the SHA-256 of the weight file."""
         return {"image_size": self.image_size, "weights": file_sha256(weight_file())}
 
-    def build(self, n_classes: int, drop_path: float = 0.0) -> Classifier:
+    def build(self, n_classes: int, drop_path: float = 0.0, start_weights: bool = True) -> Classifier:
         """The ImageNet model with a fresh head of `n_classes`."""
-        backbone = imagenet_model(drop_path)
+        backbone = imagenet_model(drop_path, start_weights)
         backbone.reset_classifier(n_classes)
         init_head(backbone)
         return Classifier(backbone, self.image_size, HALF, HALF).check_head()
@@ -49,10 +49,11 @@ def weight_file() -> Path:
     return next((Path(spec.origin).parent / "models").glob("*.pth"))
 
 
-def imagenet_model(drop_path: float = 0.0) -> Any:
+def imagenet_model(drop_path: float = 0.0, start_weights: bool = True) -> Any:
     """The 1000-way ImageNet classifier with the package's weights under timm's names."""
     model: Any = timm.create_model(ARCHITECTURE, drop_path_rate=drop_path)
-    model.load_state_dict(rename(torch.load(weight_file(), "cpu", weights_only=True), model))
+    if start_weights:
+        model.load_state_dict(rename(torch.load(weight_file(), "cpu", weights_only=True), model))
     return model
 
 

@@ -55,7 +55,7 @@ class TimmModel(ClassifierSource):
         weights = file_sha256(Path(self.checkpoint)) if self.checkpoint else None
         return {**vars(self), "checkpoint": weights}
 
-    def build(self, n_classes: int, drop_path: float = 0.0) -> Classifier:
+    def build(self, n_classes: int, drop_path: float = 0.0, start_weights: bool = True) -> Classifier:
         """The model with its start weights. Raises `AacaError` when timm refuses an argument or has no weights."""
         arguments: dict[str, Any] = {**self.kwargs, "num_classes": n_classes}
         if drop_path:
@@ -63,11 +63,13 @@ class TimmModel(ClassifierSource):
         if self.global_pool is not None:
             arguments["global_pool"] = self.global_pool
         try:
-            backbone = timm.create_model(self.name, pretrained=self.pretrained, **self._sized(arguments))
+            backbone = timm.create_model(
+                self.name, pretrained=self.pretrained and start_weights, **self._sized(arguments)
+            )
         except (TypeError, ValueError, AssertionError, RuntimeError, OSError) as error:
             reason = " ".join(str(error).split())[:300]
             raise AacaError(f"model: timm cannot build {self.name!r} with {arguments}: {reason}") from error
-        if self.checkpoint:
+        if self.checkpoint and start_weights:
             load_checkpoint(backbone, Path(self.checkpoint))
         return Classifier(backbone, self.image_size, self.mean, self.std).check_head()
 

@@ -4,17 +4,20 @@ import hashlib
 import importlib
 import os
 import re
+import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.markup import escape
 
 from aaca.runtime.errors import AacaError, nearest
+from aaca.runtime.files import DISK_ERRORS
 from aaca.runtime.log import console, setup_logging
 
 INTERRUPTED = 130
@@ -46,7 +49,7 @@ def run_job(name: str, job: Callable[[DictConfig], float | None]) -> int:
         try:
             return job(config)
         except Exception as error:
-            line = one_line(error)
+            line = one_line(error, name)
             if line is None:
                 raise
             failures.append(line)
@@ -64,11 +67,10 @@ def run_job(name: str, job: Callable[[DictConfig], float | None]) -> int:
             raise
         _print_error(STOPPED)
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of our output (head, less) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
     except Exception as error:
-        line = one_line(error)
+        if isinstance(error, BrokenPipeError) and _reader_is_gone():
+            return 0
+        line = one_line(error, name)
         if line is None:
             raise
         _print_error(line)
@@ -80,38 +82,51 @@ def run_job(name: str, job: Callable[[DictConfig], float | None]) -> int:
     return 1 if failures else 0
 
 
-def one_line(error: Exception) -> str | None:
+def _reader_is_gone() -> bool:
+    """Whether nobody reads our output any more (head, less), so that a broken pipe is no failure of the job."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return True
+    return False
+
+
+def one_line(error: Exception, name: str) -> str | None:
     """The line to show for an error that the user can mend; None for a defect of ours, which deserves its traceback."""
     if isinstance(error, AacaError):
         return str(error)
     if isinstance(error, HydraException | OmegaConfBaseException):
-        return explain(error)
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
+        return explain(error, name)
+    if isinstance(error, OSError) and (error.filename is not None or error.errno in DISK_ERRORS):
+        return f"{error.filename or 'paths.root'}: {error.strerror}"
     from_rank = re.search(r"^aaca\.runtime\.errors\.\w+: (.*)", str(error), re.MULTILINE)  # raised in a spawned rank
     return from_rank.group(1) if from_rank else None
 
 
-def explain(error: Exception) -> str:
-    """One line for an error of Hydra's or OmegaConf's: the key, what was wrong, the nearest valid choices."""
+def explain(error: Exception, name: str) -> str:
+    """One line for an error of Hydra's or OmegaConf's in job `name`: the key, what was wrong, the nearest valid choices."""
     text = str(error)
     option = re.search(r"Could not find '([\w/]+)/([^'/]+)'\n\nAvailable options in '[^']*':\n((?:\t.*\n?)+)", text)
     if option:
         group, value, listed = option.groups()
         return f"{group}: no option {value!r}; {nearest(value, listed.split())}"
-    group_missing = re.search(r"Could not override '([^']+)'", text)
-    if group_missing:
-        name = group_missing.group(1)
-        return f"{name}: unknown key; {nearest(name, _top_level_names())}"
-    key_missing = re.search(r"Key '([^']+)' is not in struct\s+full_key: (\S+)", text)
-    if key_missing:
-        return f"{key_missing.group(2)}: unknown key"
+    unknown = re.search(r"Could not override '([^']+)'", text)
+    if unknown:
+        parent, _, key = unknown.group(1).rpartition(".")
+        return f"{unknown.group(1)}: unknown key; {nearest(key, _siblings(name, parent))}"
     return " ".join(text.split())
 
 
-def _top_level_names() -> list[str]:
-    conf = Path(importlib.import_module("aaca.conf").__path__[0])
-    return [path.name for path in conf.iterdir() if path.is_dir() and not path.name.startswith("_")] + ["seed"]
+def _siblings(name: str, parent: str) -> list[str]:
+    """The keys beside a misspelt one: those of `parent` in the job's config with the command line's group choices."""
+    GlobalHydra.instance().clear()
+    groups = Path(importlib.import_module("aaca.conf").__path__[0])
+    choices = [item for item in sys.argv[1:] if (groups / item.split("=")[0]).is_dir() and "," not in item]
+    with hydra.initialize_config_module("aaca.conf", version_base="1.3"):
+        config = hydra.compose(name, overrides=choices)
+    node = OmegaConf.select(config, parent) if parent else config
+    return [str(key) for key in node] if isinstance(node, DictConfig) else []
 
 
 def _print_error(message: str) -> None:

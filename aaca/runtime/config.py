@@ -8,6 +8,7 @@ import importlib
 import inspect
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar, get_type_hints
 
@@ -16,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from aaca.runtime.errors import ConfigError, nearest
+from aaca.runtime.files import file_sha256
 
 T = TypeVar("T")
 TARGET = "_target_"
@@ -121,6 +123,16 @@ def resolve_target(target: Any, role: Any, key: str) -> type:
         raise ConfigError(f"{key}: {target!r} is not allowed; {refused}")
     if not (isinstance(role, type) and issubclass(found, role)):
         raise ConfigError(f"{key}: {target!r} is not a {_describe(role)}")
+    return found
+
+
+def identity(plugin: object) -> dict[str, Any]:
+    """What tells a plug-in from others in a stage's key: its class and arguments; a foreign class by its source too."""
+    cls = type(plugin)
+    found: dict[str, Any] = {"class": f"{cls.__module__}.{cls.__qualname__}", **vars(plugin)}
+    if not cls.__module__.startswith("aaca."):
+        source = inspect.getsourcefile(cls)
+        found["source"] = file_sha256(Path(source)) if source else None
     return found
 
 

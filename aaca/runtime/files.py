@@ -1,5 +1,6 @@
 """Files that are never seen half-written: write beside the goal, flush to disk, then rename."""
 
+import errno
 import hashlib
 import json
 import os
@@ -13,6 +14,9 @@ from typing import Any
 import numpy as np
 
 from aaca.runtime.errors import AacaError
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+"""Error numbers of a disk that is full or does not let us write."""
 
 
 def canonical_json(value: Any) -> str:

@@ -1,6 +1,5 @@
 """Stages are artefacts: a folder made once, published by atomic rename, found again by what went into it."""
 
-import errno
 import json
 import logging
 import platform
@@ -16,11 +15,10 @@ from filelock import FileLock, Timeout
 
 from aaca import __version__
 from aaca.runtime.errors import AacaError
-from aaca.runtime.files import digest, ensure_writable, remove_tree, sync, write_json
+from aaca.runtime.files import DISK_ERRORS, digest, ensure_writable, remove_tree, sync, write_json
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 VERSIONED = ("torch", "timm", "pytorch-lightning", "pillow", "numpy")
 
 
@@ -71,7 +69,11 @@ class StageCache:
         file = folder / MANIFEST
         if not file.is_file():
             return None
-        manifest = json.loads(file.read_text(encoding="utf-8"))
+        try:
+            manifest = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError:
+            log.warning("stage %s: %s is damaged; the stage is made again", name, file)
+            return None
         if manifest["key"] != key:
             raise AacaError(
                 f"{file}: holds key {manifest['key'][:16]}…, expected {key[:16]}…; remove the folder {folder}"
@@ -79,7 +81,6 @@ class StageCache:
         missing = [entry for entry in manifest["files"] if not (folder / entry).is_file()]
         if missing:
             log.warning("stage %s at %s lost %s; it is made again", name, folder, missing[0])
-            remove_tree(folder)
             return None
         return Stage(name, folder, key, manifest["seconds"], reused=True)
 
@@ -107,6 +108,7 @@ class StageCache:
             for file in files:
                 sync(work / file)
             sync(work)
+            remove_tree(folder)  # a damaged one; the lock says that nobody else is replacing it
             work.rename(folder)
             sync(folder.parent)
         except OSError as error:

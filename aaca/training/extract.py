@@ -1,20 +1,21 @@
 """`Extract`: one forward pass over a table into a feature store; the loop behind predictions and selection."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from timm.layers import DropPath
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from aaca.data.features import FeatureStore
 from aaca.data.module import Batch, ImageDataModule
 from aaca.data.table import ImageTable
 from aaca.models.classifier import Classifier
 from aaca.runtime.errors import ConfigError
+from aaca.runtime.seeding import purpose_seed
 from aaca.training.trainer import TrainerSpec
-
-STOCHASTIC = (nn.Dropout, nn.Dropout2d, DropPath)
 
 
 class Extract(pl.LightningModule):
@@ -50,20 +51,35 @@ class Extract(pl.LightningModule):
         )
 
     def _stochastic(self, images: Tensor, row: int) -> Tensor:
-        torch.manual_seed(self.seed * 1_000_003 + row)
-        layers = stochastic_layers(self.classifier)
-        for layer in layers:
-            layer.train()
-        logits = torch.stack([self.classifier(images) for _ in range(self.passes)], dim=1)
-        for layer in layers:
+        with torch.random.fork_rng(devices=[]), dropping(self.classifier):
+            torch.manual_seed(purpose_seed(self.seed, row))
+            return torch.stack([self.classifier(images) for _ in range(self.passes)], dim=1)
+
+
+@contextmanager
+def dropping(model: nn.Module) -> Iterator[None]:
+    """The model as it trains (dropout, drop-path), with normalisation as it evaluates; evaluation mode afterwards."""
+    model.train()
+    for layer in model.modules():
+        if isinstance(layer, _NormBase):
             layer.eval()
-        return logits
+    try:
+        yield
+    finally:
+        model.eval()
 
 
-def stochastic_layers(model: nn.Module) -> list[nn.Module]:
-    """Layers that drop something at random when in training mode."""
-    rate = {"p": 0.0, "drop_prob": 0.0}
-    return [m for m in model.modules() if isinstance(m, STOCHASTIC) and any(getattr(m, name, 0.0) > 0 for name in rate)]
+@torch.no_grad()
+def check_stochastic(classifier: Classifier) -> None:
+    """Raise `ConfigError` if two training-mode passes over the same noise agree: there is nothing to sample from."""
+    size = classifier.image_size
+    with torch.random.fork_rng(devices=[]), dropping(classifier):
+        noise = torch.randn(16, 3, size, size)
+        if torch.equal(classifier(noise), classifier(noise)):
+            raise ConfigError(
+                "selector.mc_samples: stochastic passes need dropout or drop-path, and this model has none; "
+                "set recipe.drop_path above 0 (or model.kwargs.drop_rate)"
+            )
 
 
 def extract_features(
@@ -76,12 +92,7 @@ def extract_features(
     seed: int = 0,
     label: str = "features",
 ) -> FeatureStore:
-    """Embeddings `[N, D]` and logits `[N, C]` of `table`, every row exactly once, in a feature store at `folder`.
-
-    Raises `ConfigError` when stochastic passes are asked of a model that has nothing stochastic.
-    """
-    if passes > 1 and not stochastic_layers(classifier):
-        raise ConfigError("selector.mc_samples: the model has no dropout or drop-path; set recipe.drop_path above 0")
+    """Embeddings `[N, D]` and logits `[N, C]` of `table`, every row exactly once, in a feature store at `folder`."""
     head_input = classifier.backbone.head_hidden_size if hasattr(classifier.backbone, "head_hidden_size") else None
     dim = head_input or classifier.backbone.num_features
     FeatureStore.create(folder, table, dim, len(table.classes), passes)

@@ -14,6 +14,7 @@ from aaca.data.module import Batch
 from aaca.evaluate.metrics import WorstGroupAccuracy
 from aaca.models.classifier import Classifier
 from aaca.runtime.errors import AacaError
+from aaca.runtime.seeding import purpose_seed
 from aaca.training.optim import lr_factor, parameter_groups
 from aaca.training.recipe import Recipe
 
@@ -26,12 +27,19 @@ class FineTune(pl.LightningModule):
     """
 
     def __init__(
-        self, classifier: Classifier, recipe: Recipe, n_classes: int, batches: int, val_groups: Tensor | None = None
+        self,
+        classifier: Classifier,
+        recipe: Recipe,
+        n_classes: int,
+        batches: int,
+        val_groups: Tensor | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.classifier = classifier
         self.recipe = recipe
         self.batches = batches
+        self.seed = seed
         self.mixup = self._mixup(n_classes)
         self.loss: nn.Module = (
             SoftTargetCrossEntropy() if self.mixup else nn.CrossEntropyLoss(label_smoothing=recipe.smoothing)
@@ -52,6 +60,10 @@ class FineTune(pl.LightningModule):
             num_classes=n_classes,
         )
 
+    def on_fit_start(self) -> None:
+        """Give every rank its own random stream for augmentation, mixing and drop-path."""
+        pl.seed_everything(purpose_seed(self.seed, "rank", self.global_rank), workers=True, verbose=False)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean loss of one micro-batch. Raises `AacaError` naming the images when it is not finite."""
         images, targets, rows = batch
@@ -59,10 +71,11 @@ class FineTune(pl.LightningModule):
             images, targets = self.mixup(images, targets)
         loss: Tensor = self.loss(self.classifier(images), targets)
         if not torch.isfinite(loss):
+            rate = "lr" if self.recipe.lr is not None else "blr"
             raise AacaError(
                 f"loss is {loss.item()} at epoch {self.current_epoch}, batch {batch_idx} (training rows "
                 f"{rows[:8].tolist()}…); nothing was saved; "
-                "lower recipe.blr, set recipe.clip_grad=1, or use trainer.precision=32-true"
+                f"lower recipe.{rate}, set recipe.clip_grad=1, or use trainer.precision=32-true"
             )
         self.log("loss", loss, on_step=False, on_epoch=True, sync_dist=True, prog_bar=True, batch_size=len(rows))
         return loss
@@ -88,6 +101,7 @@ class FineTune(pl.LightningModule):
         groups = parameter_groups(self.classifier.backbone, recipe.weight_decay, recipe.layer_decay)
         for group in groups:
             group["lr"] = peak * group["lr_scale"]
-        optimizer = AdamW(groups, lr=peak, betas=(0.9, 0.999), eps=1e-8, fused=True)
+        # Lightning cannot unscale gradients for clipping with a fused optimiser under mixed precision
+        optimizer = AdamW(groups, lr=peak, betas=(0.9, 0.999), eps=1e-8, fused=recipe.clip_grad is None)
         factor = lr_factor(self.batches, recipe.accumulate, recipe.epochs, peak, recipe.min_lr, recipe.warmup_epochs)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}

@@ -84,9 +84,8 @@ def fit_classifier(classifier: Classifier, job: FitJob, folder: Path) -> dict[st
         seed=job.seed,
         workers=spec.loader_workers(job.train, job.audit),
     )
-    batches = data.batches_per_epoch(spec.world)
-    pl.seed_everything(job.seed, workers=True, verbose=False)
-    module = FineTune(classifier.train(), recipe, len(job.train.classes), batches, group_codes(job.audit))
+    batches = data.batches_per_epoch(spec.devices)
+    module = FineTune(classifier.train(), recipe, len(job.train.classes), batches, group_codes(job.audit), job.seed)
     best = KeepBest() if job.rule == "best" else None
     loop = spec.make(
         job.label,
@@ -104,7 +103,7 @@ def fit_classifier(classifier: Classifier, job: FitJob, folder: Path) -> dict[st
         "train_images": len(job.train),
         "epochs": recipe.epochs,
         "updates": recipe.epochs * math.ceil(batches / recipe.accumulate),
-        "devices": spec.world,
+        "devices": spec.devices,
         "metrics": {name: float(value) for name, value in loop.callback_metrics.items()},
     }
     write_json(folder / "fit.json", summary)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aaca.data.transforms import Augment
+from aaca.runtime.config import identity
 from aaca.runtime.errors import ConfigError
 
 
@@ -45,6 +46,13 @@ class Recipe:
             rate = getattr(self, name)
             if rate is not None and rate <= 0:
                 raise ConfigError(f"recipe.{name}: expected a learning rate above 0, got {rate}")
+        for name in ("weight_decay", "min_lr", "warmup_epochs", "mixup", "cutmix"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"recipe.{name}: expected 0 or more, got {getattr(self, name)}")
+        if self.clip_grad is not None and self.clip_grad <= 0:
+            raise ConfigError(
+                f"recipe.clip_grad: expected a norm above 0, or null for no clipping, got {self.clip_grad}"
+            )
         if not 0 < self.layer_decay <= 1:
             raise ConfigError(f"recipe.layer_decay: expected a number in (0, 1], got {self.layer_decay}")
         if self.mixes and self.batch_size % 2:
@@ -65,5 +73,4 @@ class Recipe:
 
     def fingerprint(self) -> dict[str, Any]:
         """Every hyper-parameter, and the augmentation's class and arguments."""
-        augment = {"class": type(self.augment).__name__, **vars(self.augment)}
-        return {**{name: getattr(self, name) for name in self.__dataclass_fields__}, "augment": augment}
+        return {**{name: getattr(self, name) for name in self.__dataclass_fields__}, "augment": identity(self.augment)}

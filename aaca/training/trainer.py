@@ -1,9 +1,9 @@
 """`TrainerSpec`: where and how loops run (the `trainer` config group). Everything heavy is a loop of its Trainer."""
 
 import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -29,7 +29,6 @@ class TrainerSpec:
 
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     devices: int = 1
-    num_nodes: int = 1
     strategy: Literal["auto", "ddp_spawn"] = "auto"
     precision: Precision = "32-true"
     workers: int | None = None  # dataloader workers a device; None = 0 for array files, else one a free core, at most 8
@@ -38,17 +37,19 @@ class TrainerSpec:
         """Raise `ConfigError` on a device count that this machine or strategy cannot serve."""
         if self.devices < 1:
             raise ConfigError(f"trainer.devices: expected at least 1, got {self.devices}")
-        if self.world > 1 and self.strategy == "auto":
-            raise ConfigError(f"trainer.strategy: {self.world} devices need ddp_spawn, got 'auto' (try trainer=ddp)")
+        if self.devices > 1 and self.strategy == "auto":
+            raise ConfigError(f"trainer.strategy: {self.devices} devices need ddp_spawn, got 'auto' (try trainer=ddp)")
         if self.accelerator == "gpu" and not torch.cuda.is_available():
             raise ConfigError("trainer.accelerator: 'gpu' was asked for, but torch sees none; nearest valid: cpu, auto")
         if self.accelerator == "gpu" and self.devices > torch.cuda.device_count():
             raise ConfigError(f"trainer.devices: {self.devices} asked for, {torch.cuda.device_count()} GPUs are here")
 
     @property
-    def world(self) -> int:
-        """Number of processes that train together."""
-        return self.devices * self.num_nodes
+    def device_kind(self) -> str:
+        """What `accelerator` comes to on this machine: cpu, gpu or mps."""
+        if self.accelerator != "auto":
+            return self.accelerator
+        return "gpu" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
 
     def loader_workers(self, *tables: ImageTable) -> int:
         """Dataloader workers for these tables: image files are decoded beside training, array rows are not worth it."""
@@ -56,7 +57,8 @@ class TrainerSpec:
             return self.workers
         if all((table.frame["row"] >= 0).all() for table in tables):
             return 0
-        return max(0, min(8, (len(os.sched_getaffinity(0)) - 1) // self.devices))
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(0, min(8, (cores - 1) // self.devices))
 
     def make(
         self,
@@ -71,7 +73,6 @@ class TrainerSpec:
         return pl.Trainer(
             accelerator=self.accelerator,
             devices=self.devices,
-            num_nodes=self.num_nodes,
             strategy=self.strategy,
             precision=self.precision,
             max_epochs=max_epochs,
@@ -82,6 +83,7 @@ class TrainerSpec:
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
             log_every_n_steps=1_000_000,  # epochs are logged; a line an update would only cost time
-            default_root_dir=Path(os.devnull).parent,
+            benchmark=torch.cuda.is_available(),
+            default_root_dir=tempfile.gettempdir(),  # nothing is written there
             **arguments,
         )

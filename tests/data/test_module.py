@@ -16,7 +16,7 @@ def epochs(count: int, **arguments: int) -> list[list[int]]:
     drawn = []
     for epoch in range(count):
         sampler.set_epoch(epoch)
-        drawn.append(list(sampler))
+        drawn.append([draw % arguments["n"] for draw in sampler])
     return drawn
 
 

@@ -9,17 +9,18 @@ from PIL import Image
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 
 from aaca.evaluate.dashboard import Files, Wandb
+from aaca.runtime.errors import AacaError
 
 KEY = "f4ke" * 10  # forty characters, as wandb's keys have
 
 
 def test_plain_files_log_curves_into_the_stage(tmp_path):
     files = Files()
-    files.begin(tmp_path, "study", [])
-    (logger,) = files.loop_loggers("f0", tmp_path / "stage")
-    assert isinstance(logger, CSVLogger)
-    logger.log_metrics({"loss": 0.5}, step=1)
-    logger.save()
+    files.begin(tmp_path, "study", [], {})
+    with files.loop("f0", tmp_path / "stage") as (logger,):
+        assert isinstance(logger, CSVLogger)
+        logger.log_metrics({"loss": 0.5}, step=1)
+        logger.save()
     assert "0.5" in (tmp_path / "stage" / "log" / "metrics.csv").read_text()
 
 
@@ -29,27 +30,26 @@ def board(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
     monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
     wandb = Wandb(project="test", mode="offline")
-    wandb.begin(tmp_path, "my-study", ["method=s_random", "x" * 200])
+    wandb.begin(tmp_path, "my-study", ["method=s_random", "x" * 200], {"seed": 7})
     return wandb
 
 
 def test_offline_runs_hold_study_stage_tags_tables_and_images_but_no_key(board, tmp_path):
-    loggers = board.loop_loggers("f0", tmp_path / "stage")
-    assert isinstance(loggers[1], WandbLogger)
-    run = loggers[1].experiment
-    assert (run.group, run.job_type, run.offline) == ("my-study", "f0", True)
-    assert run.tags == ("method=s_random", "x" * 64)
-    loggers[1].log_metrics({"loss": 1.0}, step=1)
-    board.end_loop()
+    with board.loop("f0", tmp_path / "stage") as loggers:
+        assert isinstance(loggers[1], WandbLogger)
+        run = loggers[1].experiment
+        assert (run.group, run.job_type, run.offline) == ("my-study", "f0", True)
+        assert run.tags == ("method=s_random", "x" * 64)
+        assert run.config["seed"] == 7
+        loggers[1].log_metrics({"loss": 1.0}, step=1)
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "sheet.png")
     frame = pd.DataFrame({"method": ["a", "b"], "accuracy": [0.1, 0.9]})
     board.record("outcome", {"accuracy": 0.9}, {"comparison": frame}, {"sheet": tmp_path / "sheet.png"})
     runs = sorted((tmp_path / "wandb").glob("offline-run-*"))
     assert len(runs) == 2
-    media = {path.name.split("_")[0] for path in runs[-1].rglob("media/*/*")} | {
-        path.name.split("_")[0] for folder in runs for path in folder.rglob("files/media/*/*")
-    }
-    assert any("sheet" in name for name in media)
+    media = {path.name for folder in runs for path in folder.rglob("files/media/**/*") if path.is_file()}
+    assert any(name.endswith(".png") for name in media)
+    assert any("pictures" in name for name in media)
     assert any("comparison" in name for name in media)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) > 5
@@ -60,7 +60,17 @@ def test_without_a_key_auto_means_offline(board, monkeypatch, tmp_path):
     monkeypatch.delenv("WANDB_API_KEY")
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     board.mode = "auto"
-    board.begin(tmp_path, "s", [])
-    run = board.loop_loggers("f0", Path(tmp_path / "stage"))[1].experiment
-    assert run.offline
-    board.end_loop()
+    board.begin(tmp_path, "s", [], {})
+    with board.loop("f0", Path(tmp_path / "stage")) as loggers:
+        assert loggers[1].experiment.offline
+    (tmp_path / "none").write_text("machine")
+    with pytest.raises(AacaError, match="not a readable netrc"), board.loop("f0", tmp_path):
+        pass
+
+
+def test_a_loop_that_fails_ends_its_run(board, tmp_path):
+    with pytest.raises(ValueError, match="no"), board.loop("f0", tmp_path / "stage") as loggers:
+        run = loggers[1].experiment
+        raise ValueError("no")
+    with pytest.raises(Exception, match="finished"):
+        run.log({"loss": 1.0})

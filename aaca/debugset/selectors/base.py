@@ -40,6 +40,7 @@ class Selector(ABC):
     """Picks K candidates of one class. The pick depends on ids, values and seed, never on the order of the rows."""
 
     mc_samples: int = 1  # stochastic forward passes the candidates need (T); 1 = the plain deterministic logits
+    needs_features: bool = True  # whether embeddings and logits of the candidates are read
     needs_train: bool = False  # whether `SelectionContext.train` has to be there
 
     @abstractmethod

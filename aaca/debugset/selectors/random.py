@@ -11,6 +11,8 @@ from aaca.debugset.selectors.base import ScoringSelector, SelectionContext, map_
 class Random(ScoringSelector):
     """A uniform number per id, hashed from the seed and the id: the same pick whatever the order of the pool."""
 
+    needs_features = False
+
     def score(self, candidates: Scored, context: SelectionContext) -> np.ndarray:
         """Uniform in [0, 1), `[n]`."""
         key = int(context.seed).to_bytes(16, "little")

@@ -50,7 +50,7 @@ def screenshot(report: Path, picture: Path, height: int) -> None:
 
 
 def main(root: Path) -> None:
-    """Write docs/results.md and docs/report.png."""
+    """Write docs/results.md, the table in README.md, and docs/report.png."""
     comparison = json.loads((root / "comparison.json").read_text(encoding="utf-8"))
     text = (
         "# Results of the demo\n\n"
@@ -61,6 +61,11 @@ def main(root: Path) -> None:
         "`s_random` is the reference; `none` and `duplicate` are the controls. Seen sources: see the report.\n"
     )
     (DOCS / "results.md").write_text(text, encoding="utf-8")
+    readme = DOCS.parent / "README.md"
+    before, _, rest = readme.read_text(encoding="utf-8").partition("<!-- results -->")
+    after = rest.partition("<!-- /results -->")[2]
+    filled = f"{before}<!-- results -->\n{table(comparison)}\n<!-- /results -->{after}"
+    readme.write_text(filled, encoding="utf-8")
     screenshot(root / "report.html", DOCS / "report.png", 1900)
     print(text)
 

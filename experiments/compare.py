@@ -20,17 +20,17 @@ def job(config: DictConfig) -> None:
     from aaca.evaluate.dashboard import Dashboard
     from aaca.runtime.config import load_config
 
-    from .debug_config import PathsConfig
+    from .debug_config import PathsConfig, without_size_presets
 
     @dataclass(frozen=True, kw_only=True)
     class CompareConfig:
         seed: Annotated[int, Field(ge=0)]
-        size: Literal["smoke", "demo", "full"] | None
+        size: Literal["smoke", "demo", "full"] | None = None
         paths: PathsConfig
         logger: Dashboard
         study: Annotated[str, Field(min_length=1, max_length=100)]
 
-    options = load_config(config, CompareConfig)
+    options = load_config(without_size_presets(config), CompareConfig)
     root = Path(options.paths.root).absolute()
     comparison = compare(root, seed=options.seed, size=options.size)
     report = comparison.write(root)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from pydantic import Field
 
 from aaca.runtime.app import run_job
@@ -19,7 +19,7 @@ def job(config: DictConfig) -> None:
     from aaca.runtime.config import load_config
     from aaca.runtime.files import ensure_writable
 
-    from .debug_config import PathsConfig
+    from .debug_config import PathsConfig, without_size_presets
 
     @dataclass(frozen=True, kw_only=True)
     class DataConfig:
@@ -28,10 +28,9 @@ def job(config: DictConfig) -> None:
         seed: Annotated[int, Field(ge=0)]
         workers: Annotated[int, Field(ge=0)]
         paths: PathsConfig
+        size: Literal["smoke", "demo", "full"]
 
-    # the size presets also speak of debug sets and recipes, which this job has not
-    fields = [name for name in config if name not in ("size", "debugset", "recipe")]
-    options = load_config(OmegaConf.masked_copy(config, fields), DataConfig)
+    options = load_config(without_size_presets(config), DataConfig)
     folder = Path(HydraConfig.get().runtime.output_dir)
     ensure_writable(folder, "paths.root")
     if options.action == "verify":

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from omegaconf import DictConfig, OmegaConf
 from pydantic import Field
 
 from aaca.data.benchmark import BenchmarkSource
@@ -56,3 +57,8 @@ class DebugConfig:
     seed: Annotated[int, Field(ge=0)]
     study: Annotated[str, Field(min_length=1, max_length=100)]
     selection_rule: SelectionRule
+
+
+def without_size_presets(config: DictConfig) -> DictConfig:
+    """The config of a job that has neither debug sets nor recipes, of which the options of `size` also speak."""
+    return OmegaConf.masked_copy(config, [name for name in config if name not in ("debugset", "recipe")])

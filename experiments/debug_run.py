@@ -45,9 +45,8 @@ FORWARD_FACTOR = 4  # a forward pass alone needs far less memory than a training
 def debug(config: DictConfig) -> Outcome:
     """Run the job once and write `outcome.json` and its tables into the run's folder."""
     options = load_config(config, DebugConfig)
-    dataset = (
-        options.dataset.fingerprint()
-    )  # looks at the files, so that a wrong folder fails before anything is written
+    _check_feasible(options)
+    dataset = options.dataset.fingerprint()  # looks at the files: a wrong folder fails before anything is written
     hydra = HydraConfig.get()
     run_dir = Path(hydra.runtime.output_dir)
     ensure_writable(run_dir, "paths.root")

@@ -1,5 +1,6 @@
 """The house in order: every option parses, the wheel works anywhere, docs and lists agree with the tree."""
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -57,6 +58,23 @@ def test_every_option_starts_with_a_comment_that_says_what_it_is():
         assert len(options(group)[option]) > 10, f"conf/{group}/{option}.yaml"
 
 
+@pytest.mark.parametrize("size", ["smoke", "demo", "full"])
+@pytest.mark.parametrize("recipe", sorted(options("recipe")))
+def test_every_size_goes_with_every_recipe_and_every_job_takes_size_and_seed(size, recipe):
+    OmegaConf.register_new_resolver("aaca.run_id", run_id, replace=True)
+    with initialize_config_module("aaca.conf", version_base="1.3"):
+        config = compose("debug", overrides=[f"size={size}", f"recipe={recipe}", "debugset.per_class=5", "seed=3"])
+        for job in JOBS:
+            assert compose(job, overrides=[f"size={size}", "seed=3", "paths.root=x"]).paths.root == "x"
+    assert load_config(config, DebugConfig).seed == 3
+
+
+def test_every_relative_link_of_the_readme_and_docs_exists():
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name} links {link}"
+
+
 def test_every_method_and_selector_is_named_in_the_readme():
     readme = (ROOT / "README.md").read_text()
     for group in ("method", "selector"):
@@ -85,7 +103,10 @@ def test_jobs_run_as_modules_from_a_checkout():
 def test_nothing_generic_lands_beside_the_package_and_the_wheel_works_from_any_folder(tmp_path):
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
     source = tmp_path / "source"
-    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(source)], check=True)
+    tracked = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
+    for name in filter(lambda name: (ROOT / name).is_file(), tracked.stdout.splitlines()):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes((ROOT / name).read_bytes())
     subprocess.run([*build, str(source)], check=True, capture_output=True, timeout=200)
     wheel = next(tmp_path.glob("*.whl"))
     site = tmp_path / "site"

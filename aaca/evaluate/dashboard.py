@@ -76,6 +76,7 @@ class Wandb(Dashboard):
         with self._run(stage) as run:
             run.summary.update(dict(numbers))
             run.log({name: wandb.Table(dataframe=frame.astype(object)) for name, frame in tables.items()})
+            run.log({name: wandb.Image(str(path)) for name, path in images.items()})
             pictures = [[name, wandb.Image(str(path))] for name, path in images.items()]
             run.log({"pictures": wandb.Table(columns=["name", "picture"], data=pictures)})
             for name, frame in tables.items():

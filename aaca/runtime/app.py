@@ -105,7 +105,7 @@ def one_line(error: Exception, name: str) -> str | None:
 
 
 def explain(error: Exception, name: str) -> str:
-    """One line for an error of Hydra's or OmegaConf's in job `name`: the key, what was wrong, the nearest valid choices."""
+    """One line for an error of Hydra's or OmegaConf's in job `name`: the key, what was wrong, the nearest choices."""
     text = str(error)
     option = re.search(r"Could not find '([\w/]+)/([^'/]+)'\n\nAvailable options in '[^']*':\n((?:\t.*\n?)+)", text)
     if option:

@@ -103,6 +103,24 @@ def test_batch_augmentation_keeps_range_and_can_be_the_identity_or_a_flip():
     assert not torch.allclose(varied, images)
 
 
+def test_augmentation_belongs_to_the_draw_not_to_worker_or_batch(tmp_path):
+    """Without and with workers, in batches of 2 and 4: same epoch, same look; another epoch, another look."""
+    table = square_table(tmp_path, 8)
+    seen = []
+    for workers, size in ((0, 2), (2, 4), (0, 2)):
+        data = ImageDataModule(
+            SIZE, [0.5] * 3, [0.5] * 3, size, train=table, augment=TimmAugment(), seed=3, workers=workers
+        )
+        loader = data.train_dataloader()
+        if len(seen) == 2:
+            loader.sampler.set_epoch(1)
+        batches = list(loader)
+        rows = torch.cat([rows for _, _, rows in batches])
+        seen.append(torch.cat([images for images, _, _ in batches])[rows.argsort()])
+    torch.testing.assert_close(seen[0], seen[1], rtol=0, atol=0)
+    assert not torch.equal(seen[0], seen[2])
+
+
 def test_timm_augmentation_is_normalised_and_sized():
     from PIL import Image
 

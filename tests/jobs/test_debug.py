@@ -1,6 +1,10 @@
 """The main job, end to end: one sweep of five methods, its artefacts, its cache, its table."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +14,14 @@ from safetensors.numpy import load_file
 
 from aaca.data.benchmark import Benchmark
 from aaca.data.features import FeatureStore
-from tests.toys import METHODS, SMOKE, picture_folder
+from aaca.data.table import ImageTable
+from aaca.repair.augment import AugmentAndRetrain
+from aaca.repair.base import RepairContext, start_classifier
+from aaca.training.trainer import TrainerSpec
+from tests.toys import METHODS, SMOKE, picture_folder, plain_recipe, square_table, tiny_vit
+
+ROOT = Path(__file__).parents[2]
+README_SELECTOR = re.compile(r"```python\n(.*?)```", re.DOTALL)
 
 
 def outcomes(root: Path) -> dict[str, dict]:
@@ -116,18 +127,32 @@ def test_running_again_reuses_everything_and_changing_k_only_what_depends_on_it(
     assert len(stages(sweep, "f0")) == 1
 
 
-def test_from_f0_starts_where_f0_ended_and_from_pretrained_where_f0_started(tmp_path, run):
-    """With a learning rate of next to nothing the refit returns its start weights."""
-    common = ("method=none", *SMOKE, "recipe.lr=1e-30", "recipe.min_lr=0.0", "recipe.epochs=2", "model=small_vit")
-    common = (*common, "model.image_size=32")
-    for init in ("pretrained", "f0"):
-        assert run("debug", *common, f"repair.init={init}", f"paths.root={tmp_path}")[0] == 0
-    f0 = load_file(stages(tmp_path, "f0")[0] / "model.safetensors")
-    refits = [load_file(folder / "model.safetensors") for folder in stages(tmp_path, "refit")]
-    assert len(refits) == 2
-    for weights in refits:
-        for name in f0:
-            np.testing.assert_allclose(weights[name], f0[name], rtol=0, atol=1e-25)
+def test_from_f0_starts_where_f0_ended_and_from_pretrained_where_f0_started(tmp_path):
+    """With next to no learning rate the refit returns its start weights: f0's, or the untrained ones."""
+    train = square_table(tmp_path / "data", 16)
+    frames = [square_table(tmp_path / "data", 16, split, seed).frame for seed, split in enumerate(("audit", "test"), 1)]
+    table = ImageTable.build(pd.concat([train.frame, *frames]), train.classes, tmp_path / "data")
+    recipe = plain_recipe(lr=1e-30, min_lr=0.0)
+    f0 = start_classifier(tiny_vit(), 2, recipe, seed=99)
+    f0.save(tmp_path / "f0.safetensors")
+    start = start_classifier(tiny_vit(), 2, recipe, seed=0)
+    for init, expected in (("f0", f0), ("pretrained", start)):
+        (tmp_path / init).mkdir()
+        context = RepairContext(
+            benchmark=Benchmark("squares", table),
+            debug=None,
+            f0_weights=tmp_path / "f0.safetensors",
+            model=tiny_vit(),
+            recipe=recipe,
+            trainer=TrainerSpec(accelerator="cpu"),
+            rule="last",
+            epoch_size=16,
+            seed=0,
+        )
+        AugmentAndRetrain(init).apply(context, tmp_path / init)
+        weights = load_file(tmp_path / init / "model.safetensors")
+        for name, value in expected.state_dict().items():
+            np.testing.assert_allclose(weights[name], value.numpy(), rtol=0, atol=1e-20)
 
 
 def test_k_larger_than_the_pool_is_refused_before_training(tmp_path, run):
@@ -156,5 +181,38 @@ def test_a_classifier_without_failures_still_gets_its_debug_set(tmp_path, run):
     assert status == 0, said
     outcome = outcomes(tmp_path / "out")["s_similarity"]
     assert outcome["n_debug"] == 6
-    if "f0 fails on 0 of" in said:
-        assert "no failure" in said.lower() or "audit images of" in said.lower()
+    assert "f0 fails on 0 of" in said
+    assert "failure" in said.split("f0 fails on 0 of")[1]  # the fallback of the similarity rule is said
+
+
+def test_a_key_in_the_environment_reaches_no_file_of_a_run_on_wandb(tmp_path, run, monkeypatch):
+    key = "f4ke" * 10
+    monkeypatch.setenv("WANDB_API_KEY", key)
+    status, said = run(
+        "debug", "method=s_random", *SMOKE, "logger=wandb", "logger.mode=offline", f"paths.root={tmp_path}"
+    )
+    assert status == 0, said
+    assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 3  # f0, refit, outcome
+    status, said = run("debug", *SMOKE, f"+logger.api_key={key}", f"paths.root={tmp_path}")
+    assert status == 1
+    assert "logger.api_key: unknown key" in said
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) > 30
+    assert [path for path in files if key.encode() in path.read_bytes()] == []
+    assert [path for path in tmp_path.rglob("*") if key in path.name and any(path.iterdir())] == []
+
+
+def test_a_plugin_from_outside_is_found_and_its_source_is_part_of_the_key(tmp_path):
+    """The README's selector, beside the user, through the console command."""
+    source = README_SELECTOR.search((ROOT / "README.md").read_text())
+    assert source is not None
+    root = f"paths.root={tmp_path / 'out'}"
+    arguments = ["method=custom", "method.name=confident", "selector._target_=my_lab.Confident", *SMOKE, root]
+    environment = {**os.environ, "AACA_PLUGINS": "my_lab", "PYTHONPATH": str(tmp_path)}
+    command = [str(Path(sys.executable).with_name("aaca")), "debug", *arguments]
+    for text in (source.group(1), source.group(1) + "# changed\n"):
+        (tmp_path / "my_lab.py").write_text(text)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path, timeout=200)
+        assert done.returncode == 0, done.stderr
+    assert len(stages(tmp_path / "out", "debugset")) == 2
+    assert len(stages(tmp_path / "out", "f0")) == 1

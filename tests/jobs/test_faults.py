@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,27 +14,30 @@ from tests.toys import SMOKE, picture_folder
 AACA = [sys.executable, "-u", "-c", "import sys; from aaca.runtime.cli import main; sys.exit(main())"]
 
 
+COMMAND = ("debug", "method=s_random", *SMOKE, "recipe.epochs=60")
+
+
 def start(root: Path) -> subprocess.Popen[str]:
-    arguments = ["debug", "method=s_random", *SMOKE, "recipe.epochs=300", f"paths.root={root}"]
-    return subprocess.Popen([*AACA, *arguments], stderr=subprocess.PIPE, text=True, cwd=root)
+    return subprocess.Popen([*AACA, *COMMAND, f"paths.root={root}"], stderr=subprocess.PIPE, text=True, cwd=root)
 
 
-def wait_for(process: subprocess.Popen[str], text: str) -> str:
+def wait_for(process: subprocess.Popen[str], text: str) -> None:
     assert process.stderr is not None
     said = ""
     for line in process.stderr:
         said += line
         if text in line:
-            return said
+            return
     raise AssertionError(f"{text!r} never came; it said: {said}")
 
 
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
-def test_an_interrupted_run_publishes_nothing_half_made(sent, status, tmp_path):
+def test_an_interrupted_run_publishes_nothing_half_made_and_goes_on_where_it_was(sent, status, tmp_path, run):
     process = start(tmp_path)
     wait_for(process, "stage f0")
-    with subprocess.Popen(["sleep", "3"]) as pause:
-        pause.wait()
+    while not list(tmp_path.glob("stages/f0/.*.work/log")):  # inside the training loop, not merely on the way to it
+        time.sleep(0.05)
+        assert process.poll() is None
     os.kill(process.pid, sent)
     _, rest = process.communicate(timeout=60)
     assert process.returncode == status
@@ -41,9 +45,37 @@ def test_an_interrupted_run_publishes_nothing_half_made(sent, status, tmp_path):
         assert "interrupted; finished stages are kept" in rest
         assert "Traceback" not in rest
         assert not list(tmp_path.glob("stages/f0/.*.work"))
-    assert len(list(tmp_path.glob("stages/benchmark/*/manifest.json"))) == 1
+    (benchmark,) = tmp_path.glob("stages/benchmark/*/manifest.json")
+    made = benchmark.stat().st_mtime_ns
     assert not list(tmp_path.glob("stages/f0/*/manifest.json"))
     assert not list(tmp_path.glob("runs/*/outcome.json"))
+    assert run(*COMMAND, f"paths.root={tmp_path}")[0] == 0
+    assert benchmark.stat().st_mtime_ns == made
+    assert len(list(tmp_path.glob("stages/f0/*/manifest.json"))) == 1
+    assert len(list(tmp_path.glob("runs/*/outcome.json"))) == 1
+    assert not list(tmp_path.glob("stages/*/.*.work"))
+
+
+@pytest.mark.parametrize("megabytes", [1, 2, 3])
+def test_a_disk_that_fills_up_is_one_line_and_the_rerun_works(megabytes, tmp_path, run):
+    """Smaller and larger disks fill up in different stages: images, weights, features, the run's own files."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no right to mount a small tmpfs")
+    try:
+        small = ("debug", "method=s_similarity", *SMOKE, f"paths.root={disk}")
+        status, said = run(*small)
+        if status == 0:
+            pytest.fail(f"{megabytes} MB were enough; choose a smaller disk")
+        assert "Traceback" not in said
+        assert len([line for line in said.splitlines() if line.startswith("error")]) == 1, said
+        assert not list(disk.glob("stages/*/.*.work"))
+        subprocess.run(["mount", "-o", "remount,size=200m", str(disk)], check=True)
+        assert run(*small)[0] == 0
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)  # arrays stay mapped in this process
 
 
 def arguments(root: Path, out: Path, *more: str) -> tuple[str, ...]:
@@ -83,17 +115,14 @@ def test_corrupt_files_are_counted_named_and_left_out(tmp_path, run):
 
 def test_bad_folders_are_one_line(tmp_path, run):
     one_class = picture_folder(tmp_path / "one", classes=("cat",))
-    status, said = run(*arguments(one_class, tmp_path / "out"))
-    assert status == 1
-    assert "class" in said
     empty = picture_folder(tmp_path / "empty")
     (empty / "train" / "bird").mkdir()
-    status, said = run(*arguments(empty, tmp_path / "out"))
-    assert status == 1
-    assert "bird" in said
-    for text in (said,):
-        assert len([line for line in text.splitlines() if "error" in line]) == 1
-        assert "Traceback" not in text
+    for root, wanted in ((one_class, "1 class"), (empty, "bird")):
+        status, said = run(*arguments(root, tmp_path / "out"))
+        assert status == 1
+        assert wanted in said
+        assert len([line for line in said.splitlines() if line.startswith("error")]) == 1
+        assert "Traceback" not in said
 
 
 def test_a_pool_that_overlaps_train_is_refused(tmp_path, run):

@@ -99,6 +99,15 @@ def test_a_lost_file_is_noticed_and_the_stage_made_again(tmp_path):
     assert (folder / "sub" / "data.txt").read_text() == "made"
 
 
+def test_a_lost_or_torn_manifest_is_mended(tmp_path):
+    folder = StageCache(tmp_path).stage("f0", {}, write).folder
+    (folder / "manifest.json").unlink()
+    assert not StageCache(tmp_path).stage("f0", {}, write).reused
+    (folder / "manifest.json").write_text('{"key": ')
+    assert not StageCache(tmp_path).stage("f0", {}, write).reused
+    assert StageCache(tmp_path).stage("f0", {}, write).reused
+
+
 def slowly(folder: Path) -> None:
     time.sleep(0.5)
     write(folder)

@@ -3,15 +3,22 @@
 import math
 
 import pytest
+import pytorch_lightning as pl
 import timm
 import torch
 from torch import nn
 
+from aaca.data.module import ImageDataModule
 from aaca.data.transforms import BatchAugment
 from aaca.models.timm_model import TimmModel
+from aaca.repair.base import start_classifier
 from aaca.runtime.errors import ConfigError
+from aaca.training.finetune import FineTune
+from aaca.training.fit import FitJob, fit_classifier
 from aaca.training.optim import lr_factor, parameter_groups
 from aaca.training.recipe import Recipe
+from aaca.training.trainer import TrainerSpec
+from tests.toys import SIZE, plain_recipe, square_table, tiny_vit
 
 # layer decay 0.65 on ViT-B/16: embeddings, twelve blocks, final norm and head (published rule, 13 exponents)
 SCALES = [0.0037, 0.0057, 0.0088, 0.0135, 0.0207, 0.0319, 0.0490, 0.0754, 0.1160, 0.1785, 0.2746, 0.4225, 0.65, 1.0]
@@ -105,3 +112,42 @@ def test_a_built_vit_takes_drop_path():
     )
     rates = [m.drop_prob for m in source.build(3, drop_path=0.1).modules() if type(m).__name__ == "DropPath"]
     assert max(rates) == pytest.approx(0.1)
+
+
+def test_the_rates_of_a_real_fit_are_the_closed_form_times_the_scale(tmp_path):
+    """A Trainer with accumulation, watched before each optimiser step."""
+    table = square_table(tmp_path, 40)
+    recipe = plain_recipe(
+        epochs=3, batch_size=4, accumulate=4, blr=0.5, min_lr=1e-4, warmup_epochs=1.0, layer_decay=0.65
+    )
+    seen: list[list[tuple[float, float]]] = []
+
+    class Watch(pl.Callback):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            seen.append([(group["lr"], group["lr_scale"]) for group in optimizer.param_groups])
+
+    classifier = start_classifier(tiny_vit(), 2, recipe, 0)
+    data = ImageDataModule(
+        SIZE, [0.5] * 3, [0.5] * 3, 4, train=table, val=table, augment=recipe.augment, divisor=recipe.accumulate
+    )
+    batches = data.batches_per_epoch(1)
+    assert batches == 8  # ten micro-batches, of which two do not fill an update
+    module = FineTune(classifier.train(), recipe, 2, batches)
+    spec = TrainerSpec(accelerator="cpu")
+    spec.make("t", 3, [Watch()], accumulate_grad_batches=4, limit_val_batches=0).fit(module, datamodule=data)
+    peak = 0.5 * 16 / 256
+    expected = [closed_form(epoch + batch / 8, 3, peak, 1e-4, 1.0) for epoch in range(3) for batch in (0, 4)]
+    assert len(seen) == 6
+    for groups, rate in zip(seen, expected, strict=True):
+        assert len({scale for _, scale in groups}) == 4  # embeddings, two blocks, norm and head
+        for lr, scale in groups:
+            assert lr == pytest.approx(rate * scale, rel=1e-6)
+
+
+def test_mixed_precision_with_clipping_trains(tmp_path):
+    table = square_table(tmp_path, 16)
+    recipe = plain_recipe(epochs=1, warmup_epochs=0, clip_grad=1.0)
+    spec = TrainerSpec(accelerator="cpu", precision="bf16-mixed")
+    classifier = start_classifier(tiny_vit(), 2, recipe, 0)
+    job = FitJob(table, table, recipe, spec, rule="last", epoch_size=16, seed=0, label="t")
+    assert fit_classifier(classifier, job, tmp_path)["updates"] == 2

@@ -8,9 +8,10 @@ import torch
 from safetensors.torch import load_file
 
 from aaca.data.features import FeatureStore
+from aaca.models.timm_model import TimmModel
 from aaca.repair.base import start_classifier
 from aaca.runtime.errors import ConfigError
-from aaca.training.extract import extract_features
+from aaca.training.extract import check_stochastic, extract_features
 from aaca.training.fit import WEIGHTS, FitJob, fit_classifier
 from aaca.training.trainer import TrainerSpec
 from tests.toys import plain_recipe, square_table, tiny_vit
@@ -27,7 +28,7 @@ def test_fit_validation_and_features_are_the_same_on_one_and_two_ranks(tmp_path)
         folder.mkdir()
         recipe = plain_recipe(batch_size=batch)
         classifier = start_classifier(tiny_vit(), 2, recipe, 0)
-        job = FitJob(train, audit, recipe, spec, rule="last", epoch_size=48, seed=3, label=name)
+        job = FitJob(train, audit, recipe, spec, rule="best", epoch_size=48, seed=3, label=name)
         summary = fit_classifier(classifier, job, folder)
         store = extract_features(classifier, audit, folder / "features", spec, batch_size=4)
         results[name] = (load_file(folder / WEIGHTS), summary, store)
@@ -51,7 +52,9 @@ def test_features_do_not_depend_on_the_batch_size_and_stochastic_passes_need_som
     large = extract_features(classifier, table, tmp_path / "b", ONE, batch_size=64)
     np.testing.assert_allclose(small.embeddings, large.embeddings, rtol=1e-4, atol=1e-5)
     with pytest.raises(ConfigError, match=r"selector\.mc_samples"):
-        extract_features(classifier, table, tmp_path / "c", ONE, batch_size=4, passes=3)
+        check_stochastic(classifier)
+    functional = TimmModel("resnet18", 32, kwargs={"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8], "drop_rate": 0.5})
+    check_stochastic(functional.build(2))  # timm's ResNet drops with a function, not a layer
     dropping = start_classifier(tiny_vit(), 2, replace(plain_recipe(), drop_path=0.5), 0)
     store = extract_features(dropping, table, tmp_path / "d", ONE, batch_size=4, passes=3, seed=5)
     again = extract_features(dropping, table, tmp_path / "e", ONE, batch_size=4, passes=3, seed=5)

@@ -22,15 +22,10 @@ Per cent of test images on *new* sources, mean ± sd over seeds; Δ of *balanced
 
 `s_random` is the reference; `none` and `duplicate` are the controls. Seen sources: see the report.
 
-How far to trust it. The intervals resample photos, not trainings; training noise is the ± over three seeds. Repeating the
-demo with other random streams for augmentation moved the differences to `s_random` by about 1.5 points and swapped the
-first two methods on *balanced*; `s_similarity` led on *conflicting* both times.
+What the numbers mean, and how far to trust them: [findings.md](findings.md).
 
-Why the worst group (birds on grass, new sources) stays near zero with every method: of the pool's 600 birds 14 stand on grass, and
-each method chooses 2 to 6 of them. The mean failure of birds lies on grounds other than sand and grass, so that is what
-`s_similarity` fetches (about 70 of its 100 birds); high entropy fetches the same. Who wants birds on grass has to find or make them.
-
-`docs/report.png` is the top of that report (headless Chromium, 1200 × 1900), SHA-256 {sha}.
+`docs/report.png` is the top of that report (headless Chromium, 1200 × 1900 pixels), SHA-256
+{sha}.
 """
 QUIET = (
     "--hide-scrollbars",

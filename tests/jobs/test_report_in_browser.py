@@ -1,4 +1,4 @@
-"""The report of a real sweep in a real browser: complete, self-contained, no script error, readable on a small screen."""
+"""The report of a real sweep in a real browser: complete, self-contained, no error, fit for a small screen."""
 
 import shutil
 from collections.abc import Iterator

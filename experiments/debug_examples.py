@@ -15,10 +15,8 @@ def run_examples(benchmark: Benchmark, audit: Scored, picked: DebugSet | None) -
     """Up to eight images a class of each kind; failures are the most confident ones."""
     found: list[Example] = []
     train, audit_table = benchmark.split("train"), benchmark.split("audit")
-    logits = audit.logits
-    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-    confidence = (odds / odds.sum(axis=1, keepdims=True)).max(axis=1)
-    predicted = logits.argmax(axis=1)
+    probabilities = audit.probabilities
+    confidence, predicted = probabilities.max(axis=1), probabilities.argmax(axis=1)
     for label, name in enumerate(benchmark.classes):
         rows = np.flatnonzero(train.labels == label)[:PER_CLASS]
         found.append(_strip("benchmark", name, train, rows, [_about(train, row) for row in rows]))

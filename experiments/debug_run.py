@@ -1,6 +1,5 @@
 """The stages of the job `debug`, in order: benchmark, f0, features, debug set, refit, predictions, outcome."""
 
-import json
 import logging
 import time
 from collections.abc import Mapping
@@ -9,33 +8,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from aaca import __version__
 from aaca.data.benchmark import Benchmark
 from aaca.data.features import FeatureStore, Scored
 from aaca.data.scan import verify
 from aaca.data.table import ImageTable
 from aaca.debugset.build import select_debug_set
 from aaca.debugset.debug_set import DebugSet
-from aaca.evaluate.examples import write_examples
-from aaca.evaluate.outcome import PREDICTIONS, Outcome, groups_of, summarise
+from aaca.evaluate.outcome import Outcome
 from aaca.models.classifier import Classifier
 from aaca.repair.base import RepairContext, start_classifier
 from aaca.runtime.config import identity, load_config
 from aaca.runtime.errors import ConfigError
-from aaca.runtime.files import atomic_path, digest, ensure_writable, write_text
+from aaca.runtime.files import ensure_writable, write_text
 from aaca.runtime.log import console
-from aaca.runtime.memory import peak_memory_mb, reset_peak_memory
+from aaca.runtime.memory import reset_peak_memory
 from aaca.runtime.seeding import purpose_seed
 from aaca.runtime.stages import Stage, StageCache
 from aaca.training.extract import check_stochastic, extract_features
 from aaca.training.fit import WEIGHTS, FitJob, fit_classifier
 
 from .debug_config import DebugConfig, DebugSetConfig
-from .debug_examples import run_examples
+from .debug_outcome import Finished, outcome_of, predictions_of, write_run
 
 log = logging.getLogger(__name__)
 TESTS = ("test", "test_seen")
@@ -240,7 +236,7 @@ class DebugRun:
     def outcome(self) -> Outcome:
         """Run all stages, compare f0 and the repaired classifier on test, and write the run's folder."""
         reset_peak_memory()
-        options, began, started = self.options, time.perf_counter(), time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        began, started = time.perf_counter(), time.strftime("%Y-%m-%dT%H:%M:%S%z")
         bench_stage, benchmark = self.benchmark()
         key = bench_stage.key
         f0 = self.f0(key, benchmark)
@@ -252,85 +248,18 @@ class DebugRun:
         tests = benchmark.table.take(benchmark.table.frame["split"].isin(TESTS).to_numpy())
         before = self.features(f0, key, tests, "tests")
         after = self.features(repaired, key, tests, "tests")
-        predictions = _predictions(tests, before, after)
-        train_groups = groups_of(benchmark.split("train").frame, benchmark.classes)
-        numbers = summarise(predictions, train_groups, benchmark.classes, benchmark.headline_slice)
-        outcome = Outcome(
-            key=digest({"method": options.method.name, "refit": repaired.key, "debugset": debug_key}),
-            method=options.method.name,
-            seed=options.seed,
-            dataset=self.choices["dataset"],
-            model=self.choices["model"],
-            size=options.size,
-            recipe=self.choices["recipe"],
-            selection_rule=options.selection_rule,
-            init=str(options.repair.fingerprint().get("init", "")),
-            per_class=options.debugset.per_class,
-            overrides=self.overrides,
-            classes=list(benchmark.classes),
-            headline_slice=benchmark.headline_slice,
-            description=benchmark.description,
-            confounders=benchmark.confounders,
-            n_train=len(train_groups),
-            n_debug=len(picked.table) if picked else 0,
-            n_debug_unique=picked.table.frame["origin_id"].nunique() if picked else 0,
-            shortfalls=picked.shortfalls if picked else {},
-            split_sizes=benchmark.table.frame["split"].value_counts().to_dict(),
-            started=started,
-            finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            aaca_version=__version__,
-            peak_memory_mb=peak_memory_mb(),
-            **self._costs(f0, repaired),
-            **numbers,
+        finished = Finished(
+            benchmark=benchmark,
+            audit=audit,
+            debug_key=debug_key,
+            debug=picked,
+            f0=f0,
+            repaired=repaired,
+            predictions=predictions_of(tests, before, after),
+            history=self.cache.history,
         )
-        self._write(outcome, predictions, benchmark, audit, picked)
-        took = time.perf_counter() - began
-        log.info(
-            "%s: accuracy %.3f, worst group %.3f (%.1f s)",
-            outcome.label,
-            outcome.accuracy,
-            outcome.worst_group_accuracy,
-            took,
-        )
+        outcome = outcome_of(finished, self.options, self.choices, self.overrides, started)
+        write_run(self.run_dir, outcome, finished, self.options.logger)
+        numbers = f"accuracy {outcome.accuracy:.3f}, worst group {outcome.worst_group_accuracy:.3f}"
+        log.info("%s: %s (%.1f s)", outcome.label, numbers, time.perf_counter() - began)
         return outcome
-
-    def _costs(self, f0: Stage, repaired: Stage) -> dict[str, Any]:
-        """Seconds by stage; the method's own are its selection, its refit and the refit's test pass."""
-        history = self.cache.history
-        shared = {stage.key for stage in history[: history.index(f0) + 2]}  # benchmark, f0, and f0 on audit
-        shared |= {stage.key for stage in history if stage.name == "features"} - {history[-1].key}
-        names = [f"{stage.name}-{number}" for number, stage in enumerate(history, start=1)]
-        return {
-            "stage_seconds": {name: stage.seconds for name, stage in zip(names, history, strict=True)},
-            "stage_reused": {name: stage.reused for name, stage in zip(names, history, strict=True)},
-            "seconds": sum(stage.seconds for stage in history if stage.key not in shared),
-            "seconds_total": sum(stage.seconds for stage in history),
-            "updates": json.loads((repaired.folder / "fit.json").read_text(encoding="utf-8"))["updates"],
-        }
-
-    def _write(
-        self, outcome: Outcome, predictions: pd.DataFrame, benchmark: Benchmark, audit: Scored, picked: DebugSet | None
-    ) -> None:
-        """The run's folder: tables and pictures first, `outcome.json` last, so that a run with one is complete."""
-        with atomic_path(self.run_dir / PREDICTIONS) as temporary:
-            predictions.to_parquet(temporary, index=False)
-        if picked is not None:
-            picked.table.save(self.run_dir / "debugset.parquet")
-        write_examples(self.run_dir, run_examples(benchmark, audit, picked))
-        outcome.save(self.run_dir)
-        numbers = {name: value for name, value in outcome.to_json().items() if isinstance(value, int | float | str)}
-        groups = pd.DataFrame(outcome.groups)
-        sheets = {path.stem: path for path in sorted((self.run_dir / "examples").glob("*.png"))}
-        self.options.logger.record("outcome", numbers, {"groups": groups}, sheets)
-
-
-def _predictions(tests: ImageTable, before: Scored, after: Scored) -> pd.DataFrame:
-    """One row a test image: what it is, what f0 and the repaired classifier say, and their belief in the true class."""
-    frame = tests.frame[["id", "label", "group", "slice", "split", "source"]].copy()
-    rows = np.arange(len(frame))
-    for name, scored in (("before", before), ("after", after)):
-        logits = scored.logits.astype(np.float64)
-        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-        frame[name] = logits.argmax(axis=1)
-        frame[f"p_{name}"] = (odds / odds.sum(axis=1, keepdims=True))[rows, tests.labels]
-    return frame

@@ -86,6 +86,13 @@ class Scored:
         return None if self.passes_all is None else np.array(_read(self.passes_all, self.rows), dtype=np.float32)
 
     @property
+    def probabilities(self) -> np.ndarray:
+        """Softmax of the logits, `[N, C]` float64, read into memory."""
+        logits = self.logits.astype(np.float64)
+        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return np.asarray(odds / odds.sum(axis=1, keepdims=True))
+
+    @property
     def predictions(self) -> np.ndarray:
         """Predicted labels, `[N]` int64. Reads the logits in chunks."""
         parts = [chunk.logits.argmax(axis=1) for chunk in self.chunks()]

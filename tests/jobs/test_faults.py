@@ -136,6 +136,13 @@ def test_a_pool_that_overlaps_train_is_refused(tmp_path, run):
     assert "disjoint" in said or "two splits" in said or "in the table" in said, said
 
 
+def test_a_trial_that_fails_does_not_stop_its_sweep(tmp_path, run):
+    status, said = run("debug", "-m", "method=none", *SMOKE, "selection_rule=last,best,lst", f"paths.root={tmp_path}")
+    assert status == 1
+    assert "selection_rule: 'lst' is not a choice; nearest valid: last" in said
+    assert len(list(tmp_path.glob("runs/*/outcome.json"))) == 2
+
+
 def test_an_unwritable_root_is_one_line(tmp_path, run):
     (tmp_path / "file").write_text("")
     status, said = run("debug", *SMOKE, f"paths.root={tmp_path / 'file'}")

@@ -5,6 +5,8 @@
 """
 
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -131,9 +133,22 @@ def compare(name: str, ours: Callable[[], float], bare: Callable[[], float]) -> 
     )
 
 
+def answers() -> None:
+    """Print how long the command line takes to answer, as a whole process (the promise: under 1.5 s)."""
+    command = Path(sys.executable).with_name("aaca")
+    for arguments in ([], ["--help"], ["debug", "--help"], ["debug", "--cfg", "job"]):
+        seconds = []
+        for _ in range(PAIRS):
+            began = time.perf_counter()
+            subprocess.run([command, *arguments], check=True, capture_output=True)
+            seconds.append(time.perf_counter() - began)
+        print(f"{' '.join(['aaca', *arguments]):<22} {statistics.median(seconds):.2f} s, at most {max(seconds):.2f} s")
+
+
 def main() -> None:
-    """Both comparisons."""
+    """Both comparisons, and the command line's answers."""
     setup_logging()
+    answers()
     with tempfile.TemporaryDirectory() as folder:
         train = table(Path(folder), TRAIN)
         compare("training epoch", lambda: framework_epoch(train), lambda: bare_epoch(train))

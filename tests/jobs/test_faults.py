@@ -17,8 +17,14 @@ AACA = [sys.executable, "-u", "-c", "import sys; from aaca.runtime.cli import ma
 COMMAND = ("debug", "method=s_random", *SMOKE, "recipe.epochs=60")
 
 
+def hear_ctrl_c() -> None:
+    """A shell that starts pytest in the background makes it and its children ignore Ctrl-C; the child must not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(root: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen([*AACA, *COMMAND, f"paths.root={root}"], stderr=subprocess.PIPE, text=True, cwd=root)
+    command = [*AACA, *COMMAND, f"paths.root={root}"]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=root, preexec_fn=hear_ctrl_c)
 
 
 def wait_for(process: subprocess.Popen[str], text: str) -> None:

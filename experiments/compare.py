@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from omegaconf import DictConfig
 from pydantic import Field
 
 from aaca.runtime.app import run_job
+from aaca.runtime.trial import Trial
 
 
-def job(config: DictConfig) -> None:
+def job(trial: Trial) -> None:
     """Compare, write, print."""
     import pandas as pd
     from rich.console import Console
@@ -30,7 +30,7 @@ def job(config: DictConfig) -> None:
         logger: Dashboard
         study: Annotated[str, Field(min_length=1, max_length=100)]
 
-    options = load_config(without_size_presets(config), CompareConfig)
+    options = load_config(without_size_presets(trial.config), CompareConfig)
     root = Path(options.paths.root).absolute()
     comparison = compare(root, seed=options.seed, size=options.size)
     report = comparison.write(root)
@@ -47,7 +47,7 @@ def job(config: DictConfig) -> None:
 
 def main() -> int:
     """Entry point: `aaca compare`, `python -m experiments.compare`."""
-    return run_job("compare", job)
+    return run_job("compare")
 
 
 if __name__ == "__main__":

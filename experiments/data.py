@@ -5,16 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from omegaconf import DictConfig
 from pydantic import Field
 
 from aaca.runtime.app import run_job
+from aaca.runtime.trial import Trial
 
 
-def job(config: DictConfig) -> None:
+def job(trial: Trial) -> None:
     """Do what `action` says. Raises `DataError` (exit status 1) when verifying finds files that must not be used."""
-    from hydra.core.hydra_config import HydraConfig
-
     from aaca.data.benchmark import BenchmarkSource
     from aaca.runtime.config import load_config
     from aaca.runtime.files import ensure_writable
@@ -30,8 +28,8 @@ def job(config: DictConfig) -> None:
         paths: PathsConfig
         size: Literal["smoke", "demo", "full"]
 
-    options = load_config(without_size_presets(config), DataConfig)
-    folder = Path(HydraConfig.get().runtime.output_dir)
+    options = load_config(without_size_presets(trial.config), DataConfig)
+    folder = trial.path
     ensure_writable(folder, "paths.root")
     if options.action == "verify":
         verify(options.dataset, folder, options.workers)
@@ -80,7 +78,7 @@ def preview(dataset: object, folder: Path, seed: int) -> None:
 
 def main() -> int:
     """Entry point: `aaca data`, `python -m experiments.data`."""
-    return run_job("data", job)
+    return run_job("data")
 
 
 if __name__ == "__main__":

@@ -2,21 +2,20 @@
 
 import sys
 
-from omegaconf import DictConfig
-
 from aaca.runtime.app import run_job
+from aaca.runtime.trial import Trial
 
 
-def job(config: DictConfig) -> float:
+def job(trial: Trial) -> float:
     """Run once; the objective for sweepers is the worst-group accuracy."""
     from .debug_run import debug  # heavy imports wait until there is something to do
 
-    return debug(config).worst_group_accuracy
+    return debug(trial).worst_group_accuracy
 
 
 def main() -> int:
     """Entry point: `aaca debug`, `python -m experiments.debug`."""
-    return run_job("debug", job)
+    return run_job("debug", is_trial=True)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """The schema of the job `debug`: what `conf/debug.yaml` composes to, as types."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from omegaconf import DictConfig, OmegaConf
 from pydantic import Field
 
 from aaca.data.benchmark import BenchmarkSource
@@ -13,6 +13,7 @@ from aaca.models.classifier import ClassifierSource
 from aaca.repair.base import Repair
 from aaca.training.fit import SelectionRule
 from aaca.training.recipe import Recipe
+from aaca.training.resume import ResumeSpec
 from aaca.training.trainer import TrainerSpec
 
 
@@ -51,6 +52,7 @@ class DebugConfig:
     selector: Selector
     repair: Repair
     logger: Dashboard
+    resume: ResumeSpec
     paths: PathsConfig
     debugset: DebugSetConfig
     size: Literal["smoke", "demo", "full"]
@@ -59,6 +61,6 @@ class DebugConfig:
     selection_rule: SelectionRule
 
 
-def without_size_presets(config: DictConfig) -> DictConfig:
+def without_size_presets(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config of a job that has neither debug sets nor recipes, of which the options of `size` also speak."""
-    return OmegaConf.masked_copy(config, [name for name in config if name not in ("debugset", "recipe")])
+    return {name: value for name, value in config.items() if name not in ("debugset", "recipe")}

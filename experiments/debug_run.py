@@ -3,13 +3,13 @@
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers import Logger
 
 from aaca.data.benchmark import Benchmark
 from aaca.data.features import FeatureStore, Scored
@@ -17,16 +17,18 @@ from aaca.data.scan import verify
 from aaca.data.table import ImageTable
 from aaca.debugset.build import select_debug_set
 from aaca.debugset.debug_set import DebugSet
-from aaca.evaluate.outcome import Outcome
+from aaca.evaluate.outcome import FILE, Outcome
 from aaca.models.classifier import Classifier
 from aaca.repair.base import RepairContext, start_classifier
 from aaca.runtime.config import identity, load_config
 from aaca.runtime.errors import ConfigError
-from aaca.runtime.files import ensure_writable, write_text
 from aaca.runtime.log import console
 from aaca.runtime.memory import reset_peak_memory
+from aaca.runtime.ranks import current
+from aaca.runtime.run_folder import claim
 from aaca.runtime.seeding import purpose_seed
 from aaca.runtime.stages import Stage, StageCache
+from aaca.runtime.trial import Trial
 from aaca.training.extract import check_stochastic, extract_features
 from aaca.training.fit import WEIGHTS, FitJob, fit_classifier
 
@@ -38,20 +40,17 @@ TESTS = ("test", "test_seen")
 FORWARD_FACTOR = 4  # a forward pass alone needs far less memory than a training step
 
 
-def debug(config: DictConfig) -> Outcome:
-    """Run the job once and write `outcome.json` and its tables into the run's folder."""
-    options = load_config(config, DebugConfig)
+def debug(trial: Trial) -> Outcome:
+    """Run the job once and write `outcome.json` and its tables into the run's folder; a finished run is read again."""
+    options = load_config(trial.config, DebugConfig)
     _check_feasible(options)
     dataset = options.dataset.fingerprint()  # looks at the files: a wrong folder fails before anything is written
-    hydra = HydraConfig.get()
-    run_dir = Path(hydra.runtime.output_dir)
-    ensure_writable(run_dir, "paths.root")
-    write_text(run_dir / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
-    log.info("method %s, seed %d  →  %s", options.method.name, options.seed, run_dir)
-    choices = {name: str(choice) for name, choice in hydra.runtime.choices.items()}
-    overrides = [item for item in hydra.overrides.task if not item.startswith("paths.")]
-    plain = OmegaConf.to_container(config, resolve=True)
-    return DebugRun(options, dataset, choices, overrides, run_dir, plain).outcome()
+    log.info("method %s, seed %d  →  %s", options.method.name, options.seed, trial.path)
+    unchanged = claim(trial, dataset, options.resume.force)
+    if unchanged and options.resume.mode == "auto" and (trial.path / FILE).is_file():
+        log.info("finished before; nothing has changed since")
+        return Outcome.load(trial.path)
+    return DebugRun(options, dataset, trial).outcome()
 
 
 def _check_feasible(options: DebugConfig) -> None:
@@ -77,15 +76,12 @@ class DebugRun:
 
     options: DebugConfig
     dataset: Mapping[str, Any]  # its fingerprint
-    choices: Mapping[str, str]  # config group → option chosen
-    overrides: list[str]
-    run_dir: Path
-    config: Any  # the resolved config as plain values, for dashboards
+    trial: Trial
 
     def __post_init__(self) -> None:
         root = Path(self.options.paths.root).absolute()
-        self.cache = StageCache(root)
-        self.options.logger.begin(root, self.options.study, self.overrides, self.config)
+        self.cache = StageCache(root, resume=self.options.resume.mode == "auto")
+        self.options.logger.begin(root, self.options.study, self.trial.overrides, self.trial.config)
 
     def benchmark(self) -> tuple[Stage, Benchmark]:
         """The dataset laid out; files that cannot be read are left out, and said so."""
@@ -131,11 +127,16 @@ class DebugRun:
                 epoch_size=len(train),
                 seed=purpose_seed(options.seed, "order"),
                 label="f0",
+                resume=options.resume,
             )
-            with options.logger.loop("f0", folder) as loggers:
+            with self._loggers("f0", folder) as loggers:
                 fit_classifier(classifier, replace(job, loggers=loggers), folder)
 
-        return self.cache.stage("f0", {"benchmark": benchmark_key, **self._fit_inputs()}, make)
+        return self.cache.stage("f0", {"benchmark": benchmark_key, **self._fit_inputs()}, make, together=True)
+
+    def _loggers(self, stage: str, folder: Path) -> AbstractContextManager[list[Logger]]:
+        # one dashboard run a loop, not one a rank
+        return self.options.logger.loop(stage, folder) if current().rank == 0 else nullcontext([])
 
     def _fit_inputs(self) -> dict[str, Any]:
         options = self.options
@@ -144,7 +145,7 @@ class DebugRun:
             "recipe": options.recipe.fingerprint(),
             "rule": options.selection_rule,
             "seed": options.seed,
-            "devices": options.trainer.devices,
+            "devices": options.trainer.world,
             "precision": options.trainer.precision,
             "accelerator": options.trainer.device_kind,
         }
@@ -157,12 +158,13 @@ class DebugRun:
             classifier = self._classifier(weights, len(table.classes))
             seed = purpose_seed(options.seed, "passes")
             batch = FORWARD_FACTOR * options.recipe.batch_size
-            extract_features(classifier, table, folder, options.trainer, batch, passes, seed, f"features {what}")
+            label, every = f"features {what}", options.resume.every
+            extract_features(classifier, table, folder, options.trainer, batch, passes, seed, label, every)
 
         inputs = {"weights": weights.key, "benchmark": benchmark_key, "rows": what, "passes": passes}
         if passes > 1:
-            inputs |= {"seed": options.seed, "devices": options.trainer.devices}
-        stage = self.cache.stage("features", inputs, make, what)
+            inputs |= {"seed": options.seed, "devices": options.trainer.world}
+        stage = self.cache.stage("features", inputs, make, what, together=True)
         return FeatureStore(stage.folder).scored()
 
     def _classifier(self, weights: Stage, n_classes: int) -> Classifier:
@@ -219,8 +221,9 @@ class DebugRun:
                 rule=options.selection_rule,
                 epoch_size=epoch_size,
                 seed=options.seed,
+                resume=options.resume,
             )
-            with options.logger.loop("refit", folder) as loggers:
+            with self._loggers("refit", folder) as loggers:
                 options.repair.apply(replace(context, loggers=loggers), folder)
 
         inputs = {
@@ -231,7 +234,7 @@ class DebugRun:
             "repair": {**identity(options.repair), **options.repair.fingerprint()},
             **self._fit_inputs(),
         }
-        return self.cache.stage("refit", inputs, make)
+        return self.cache.stage("refit", inputs, make, together=True)
 
     def outcome(self) -> Outcome:
         """Run all stages, compare f0 and the repaired classifier on test, and write the run's folder."""
@@ -258,8 +261,9 @@ class DebugRun:
             predictions=predictions_of(tests, before, after),
             history=self.cache.history,
         )
-        outcome = outcome_of(finished, self.options, self.choices, self.overrides, started)
-        write_run(self.run_dir, outcome, finished, self.options.logger)
+        outcome = outcome_of(finished, self.options, self.trial.choices, self.trial.overrides, started)
+        if current().rank == 0:
+            write_run(self.trial.path, outcome, finished, self.options.logger)
         numbers = f"accuracy {outcome.accuracy:.3f}, worst group {outcome.worst_group_accuracy:.3f}"
         log.info("%s: %s (%.1f s)", outcome.label, numbers, time.perf_counter() - began)
         return outcome

@@ -162,6 +162,16 @@ class FeatureStore:
             self.passes[rows] = passes
         np.add.at(self.written, rows, 1)  # `+= 1` would count a row that a batch holds twice only once
 
+    def flush(self) -> None:
+        """Bring everything written so far to the disk."""
+        for array in (self.embeddings, self.logits, self.passes, self.written):
+            if array is not None:
+                array.flush()
+
+    def forget(self, rows: np.ndarray) -> None:
+        """Count these rows as not yet written."""
+        self.written[rows] = 0
+
     def check(self) -> "FeatureStore":
         """Return self if every row was written exactly once and holds finite numbers, else raise `DataError`.
 

@@ -68,6 +68,8 @@ class ImageDataModule(pl.LightningDataModule):
 
     `batch_size` is per device. `epoch_size` is how many images an epoch draws (default: all of `train`); a larger one
     goes on with the next shuffle, so that runs with and without a debug set can take the same number of updates.
+    How many batches were trained on is part of a checkpoint: a resumed fit goes on with the very next one. Whatever is
+    random in a training batch (augmentation, mixing, dropping) is drawn from a stream of this seed, rank and batch.
     Training batches are whole: with `accumulate` micro-batches an update, a rest below `divisor` batches is left out.
     """
 
@@ -85,6 +87,7 @@ class ImageDataModule(pl.LightningDataModule):
         divisor: int = 1,
         seed: int = 0,
         workers: int = 0,
+        skip: int = 0,
     ) -> None:
         super().__init__()
         self.image_size = image_size
@@ -97,6 +100,17 @@ class ImageDataModule(pl.LightningDataModule):
         self.divisor = divisor
         self.seed = seed
         self.workers = workers
+        self.skip = skip
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # a rank may have finished its share before
+        self.batches = 0  # training batches that this rank has seen, over all epochs
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where in the data a checkpoint is."""
+        return {"batches": self.batches}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on after the batches that were seen."""
+        self.batches = int(state_dict["batches"])
 
     def batches_per_epoch(self, world: int) -> int:
         """Training batches an epoch on each of `world` devices. Raises `ConfigError` when there is not even one."""
@@ -113,8 +127,10 @@ class ImageDataModule(pl.LightningDataModule):
         """Shuffled whole batches of this rank's share."""
         table, augment = self._need(self.train), self._need(self.augment)
         rank, world = self._rank()
-        size = self.batches_per_epoch(world) * self.batch_size
-        sampler = EpochSampler(len(table), size, self.epoch_size, self.seed, rank, world)
+        per_epoch = self.batches_per_epoch(world)
+        sampler = EpochSampler(len(table), per_epoch * self.batch_size, self.epoch_size, self.seed, rank, world)
+        epoch, batch = divmod(self.batches, per_epoch)
+        sampler.resume(epoch, batch * self.batch_size)
         transform = augment.per_image(self.image_size, self.mean, self.std)
         return self._loader(table, sampler, transform)
 
@@ -124,11 +140,20 @@ class ImageDataModule(pl.LightningDataModule):
         return self._loader(self._need(self.val), ShardSampler(len(self._need(self.val)), rank, world, pad=True))
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        """This rank's share of the prediction table, every row once over all ranks."""
+        """This rank's share of the prediction table but for its first `skip` batches; every row once over all ranks."""
         rank, world = self._rank()
-        return self._loader(
-            self._need(self.predict), ShardSampler(len(self._need(self.predict)), rank, world, pad=False)
-        )
+        table, skip = self._need(self.predict), self.skip * self.batch_size
+        return self._loader(table, ShardSampler(len(table), rank, world, pad=False, skip=skip))
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Start the random stream of this training batch."""
+        if self.trainer is not None and self.trainer.training:
+            seed = purpose_seed(self.seed, "batch", self._rank()[0], self.batches)
+            random.seed(seed)
+            np.random.seed(seed)
+            torch.manual_seed(seed)
+            self.batches += 1
+        return batch
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """On the device: scale uint8 to [0, 1], augment when training, normalise. Float batches are ready already."""

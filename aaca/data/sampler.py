@@ -20,6 +20,11 @@ class EpochSampler(Sampler[int]):
         self.n, self.per_rank, self.epoch_size = n, per_rank, epoch_size
         self.seed, self.rank, self.world = seed, rank, world
         self.epoch = 0
+        self.consumed = (0, 0)
+
+    def resume(self, epoch: int, consumed: int) -> None:
+        """Begin in `epoch`, after the first `consumed` images of this rank's share of it."""
+        self.epoch, self.consumed = epoch, (epoch, consumed)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration draws (Lightning calls this)."""
@@ -36,15 +41,20 @@ class EpochSampler(Sampler[int]):
             order = np.random.default_rng((self.seed, int(shuffle))).permutation(self.n)
             here = positions // self.n == shuffle
             drawn[here] = shuffle * self.n + order[positions[here] % self.n]
-        return iter(drawn[self.rank :: self.world][: self.per_rank].tolist())
+        epoch, consumed = self.consumed
+        skip = consumed if epoch == self.epoch else 0
+        return iter(drawn[self.rank :: self.world][skip : self.per_rank].tolist())
 
 
 class ShardSampler(Sampler[int]):
-    """All rows in order, shared out over the ranks; `pad` repeats the first rows so that all ranks are equally long."""
+    """All rows in order, shared out over the ranks; `pad` repeats the first rows so that all ranks are equally long.
 
-    def __init__(self, n: int, rank: int = 0, world: int = 1, pad: bool = False) -> None:
+    The first `skip` rows of this rank's share are left out.
+    """
+
+    def __init__(self, n: int, rank: int = 0, world: int = 1, pad: bool = False, skip: int = 0) -> None:
         total = -(-n // world) * world if pad else n
-        self.rows = (np.arange(total) % max(n, 1))[rank::world]
+        self.rows = (np.arange(total) % max(n, 1))[rank::world][skip:]
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -10,9 +10,12 @@ from typing import Any, Literal
 from urllib.parse import urlparse
 
 import pandas as pd
-from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+from pytorch_lightning.loggers import Logger, WandbLogger
 
 from aaca.runtime.errors import AacaError
+from aaca.runtime.files import write_text
+from aaca.runtime.secrets import redacted
+from aaca.runtime.stages import PROGRESS
 
 TAG_LENGTH = 64  # wandb's limit
 
@@ -22,7 +25,8 @@ class Dashboard(ABC):
 
     def begin(self, root: Path, study: str, tags: list[str], config: Mapping[str, Any]) -> None:
         """What the following stages belong to: study, overrides, resolved config; files go below `root`."""
-        self.root, self.study, self.tags, self.config = root, study, [tag[:TAG_LENGTH] for tag in tags], config
+        self.root, self.study, self.config = root, study, redacted(config)
+        self.tags = [redacted(tag)[:TAG_LENGTH] for tag in tags]
 
     @abstractmethod
     def loop(self, stage: str, folder: Path) -> AbstractContextManager[list[Logger]]:
@@ -36,12 +40,12 @@ class Dashboard(ABC):
 
 
 class Files(Dashboard):
-    """Training curves as `log/metrics.csv` inside the stage; outcomes and comparisons are files anyway."""
+    """Nothing but the files that stages and runs write anyway (training curves: `log/metrics.csv` in the stage)."""
 
     @contextmanager
     def loop(self, stage: str, folder: Path) -> Iterator[list[Logger]]:
-        """A CSV logger in the stage's folder."""
-        yield [CSVLogger(folder, name="", version="log")]
+        """No loggers."""
+        yield []
 
     def record(
         self, stage: str, numbers: Mapping[str, Any], tables: Mapping[str, pd.DataFrame], images: Mapping[str, Path]
@@ -63,9 +67,12 @@ class Wandb(Dashboard):
 
     @contextmanager
     def loop(self, stage: str, folder: Path) -> Iterator[list[Logger]]:
-        """The CSV logger and a wandb logger."""
-        with self._run(stage) as run:
-            yield [CSVLogger(folder, name="", version="log"), WandbLogger(experiment=run)]
+        """A wandb logger; an interrupted loop goes on in the same wandb run."""
+        note = folder / PROGRESS / "wandb-run"
+        known = note.read_text(encoding="utf-8").strip() if note.is_file() else None
+        with self._run(stage, known) as run:
+            write_text(note, run.id)
+            yield [WandbLogger(experiment=run)]
 
     def record(
         self, stage: str, numbers: Mapping[str, Any], tables: Mapping[str, pd.DataFrame], images: Mapping[str, Path]
@@ -85,7 +92,7 @@ class Wandb(Dashboard):
                     run.log({f"{name} chart": wandb.plot.bar(bars, "method", "accuracy", title=name)})
 
     @contextmanager
-    def _run(self, stage: str) -> Iterator[Any]:
+    def _run(self, stage: str, known: str | None = None) -> Iterator[Any]:
         import wandb
 
         mode = ("online" if _has_key() else "offline") if self.mode == "auto" else self.mode
@@ -100,6 +107,8 @@ class Wandb(Dashboard):
                 dir=self.root,
                 mode=mode,
                 reinit="finish_previous",
+                id=known,
+                resume="allow" if known else None,
                 settings=wandb.Settings(console="off", silent=True, disable_git=True, save_code=False),
             )
         except wandb.errors.Error as error:

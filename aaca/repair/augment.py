@@ -40,5 +40,6 @@ class AugmentAndRetrain(Repair):
             seed=purpose_seed(context.seed, "order"),
             label="refit",
             loggers=context.loggers,
+            resume=context.resume,
         )
         return fit_classifier(classifier, job, folder)

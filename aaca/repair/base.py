@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from aaca.models.classifier import Classifier, ClassifierSource
 from aaca.runtime.seeding import purpose_seed
 from aaca.training.fit import SelectionRule
 from aaca.training.recipe import Recipe
+from aaca.training.resume import ResumeSpec
 from aaca.training.trainer import TrainerSpec
 
 
@@ -32,6 +33,7 @@ class RepairContext:
     epoch_size: int  # images an epoch draws: the same for every method of a comparison
     seed: int
     loggers: Sequence[Logger] = ()
+    resume: ResumeSpec = field(default_factory=ResumeSpec)
 
 
 class Repair(ABC):

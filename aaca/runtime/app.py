@@ -1,85 +1,202 @@
 """From a Hydra config to a job: composition, run folders, and errors in one line with an exit status that says so."""
 
-import hashlib
-import importlib
+import logging
 import os
 import re
+import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from rich.markup import escape
 
-from aaca.runtime.errors import AacaError, nearest
-from aaca.runtime.files import DISK_ERRORS
+from aaca.runtime.config import plain
+from aaca.runtime.errors import AacaError, ConfigError
+from aaca.runtime.explain import one_line, summary
+from aaca.runtime.failures import clear, failures, record
+from aaca.runtime.launch import launch
 from aaca.runtime.log import console, setup_logging
+from aaca.runtime.outside import Outside
+from aaca.runtime.secrets import learn, redact, refuse_secrets
+from aaca.runtime.trial import Trial, material, run_frozen, sweep_id
 
-INTERRUPTED = 130
-STOPPED = "interrupted; finished stages are kept, run the same command again to go on"
+INTERRUPTED, TERMINATED = 130, 143
+GO_ON = "finished stages are kept, run the same command again to go on"
 
 
 def run_id(overrides: Sequence[str]) -> str:
     """The name of a run's folder: its overrides, sorted and made safe; the same command gives the same folder."""
-    kept = sorted(item for item in overrides if not item.lstrip("+~").startswith(("paths.", "logger", "hydra")))
-    text = ",".join(kept) or "default"
+    text = ",".join(sorted(material(list(overrides)))) or "default"
     safe = re.sub(r"[^A-Za-z0-9_=.,-]+", "_", text).lstrip(".")
     if safe == text and len(safe) <= 120:
         return safe
-    return f"{safe[:100]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return f"{safe[:100]}-{sha256(text.encode()).hexdigest()[:8]}"
 
 
-def run_job(name: str, job: Callable[[DictConfig], float | None]) -> int:
-    """Compose `conf/<name>.yaml` with the command line's overrides, run `job` once, or once a trial of a sweep.
+# at import, since a launcher's worker composes before it runs a job, and all it has of ours by then is this module
+OmegaConf.register_new_resolver("aaca.run_id", run_id, replace=True)
 
-    A trial that fails with an error the user can mend does not stop the others. Returns the exit status: 0; 1 when
-    anything failed (one line each on standard error); 130 after Ctrl-C.
-    """
-    OmegaConf.register_new_resolver("aaca.run_id", run_id, replace=True)
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise instead of printing and exiting; we print below
-    failures: list[str] = []
 
-    def task(config: DictConfig) -> float | None:
-        setup_logging()
+class Task:
+    """What Hydra and its launchers call for one trial, in this process or in one of theirs (so it can be pickled)."""
+
+    def __init__(self, name: str, is_trial: bool) -> None:
+        self.name, self.is_trial, self.failed = name, is_trial, False
+        self.__name__ = self.__qualname__ = name
+
+    def __call__(self, config: DictConfig) -> float | None:
+        """Run it; its objective. Whatever goes wrong is said and noted in the trial's folder, and the value is None."""
+        os.environ["HYDRA_FULL_ERROR"] = "1"
+        outside, trial = Outside.find(), None
+        rank = outside.rank if outside is not None else 0
+        setup_logging(logging.WARNING if rank else logging.INFO, f"rank {rank}: " if rank else "")
         try:
-            return job(config)
+            trial = _frozen(self.name, config)
+            value = _start(trial, outside)
+            if self.is_trial and rank == 0:
+                clear(trial.path)
+            return value
         except Exception as error:
-            line = one_line(error, name)
-            if line is None:
-                raise
-            failures.append(line)
-            _print_error(line)
+            self._fail(error, trial, outside)
             return None
 
+    def _fail(self, error: Exception, trial: Trial | None, outside: Outside | None) -> None:
+        self.failed = True
+        line = one_line(error, self.name)
+        trace = None if line else getattr(error, "trace", None) or traceback.format_exc()
+        shown = line or (str(error) if isinstance(error, AacaError) else summary(error))
+        if self.is_trial and trial is not None:
+            try:
+                record(trial, shown, trace)
+            except OSError as unwritable:
+                console.print(f"the failure could not be noted in {trial.folder}: {unwritable.strerror}")
+        if trace and not (self.is_trial and _sweeping()):
+            console.print(redact(trace), markup=False, highlight=False)
+        print_error(shown)
+        if outside is not None:
+            # the other ranks wait in the middle of this trial: the launcher has to end them, as it does when one exits
+            sys.stderr.flush()
+            os._exit(1)
+
+
+def _sweeping() -> bool:
+    return bool(HydraConfig.get().mode.name == "MULTIRUN")
+
+
+def _frozen(name: str, config: DictConfig) -> Trial:
+    hydra_config = HydraConfig.get()
+    values = plain(config)
+    learn(values)
+    return Trial(
+        job=name,
+        config=values,
+        folder=str(hydra_config.runtime.output_dir),
+        choices={group: str(option) for group, option in hydra_config.runtime.choices.items()},
+        overrides=material(list(hydra_config.overrides.task)),
+        sweep=sweep_id(),
+    )
+
+
+def _start(trial: Trial, outside: Outside | None) -> float | None:
+    # where a trial runs: here, in a tree of its own, or as one of the ranks that a launcher has started
+    wanted = trial.config.get("trainer")
+    trainer: Mapping[str, Any] = wanted if isinstance(wanted, dict) else {}
+    devices, nodes = (trainer.get(key, 1) for key in ("devices", "nodes"))
+    numbers = isinstance(devices, int) and isinstance(nodes, int)
+    if outside is not None and numbers:
+        outside.check(devices, nodes)
+        with outside.join(_cuda(trainer)):
+            return run_frozen(trial.to_json())
+    if numbers and nodes > 1:
+        raise ConfigError(
+            f"trainer.nodes: {nodes} nodes need a launcher that starts a process for each device on each node; "
+            "expected torchrun or srun (docs/launch.md)"
+        )
+    if numbers and (devices > 1 or trainer.get("isolate") is True):
+        value: float | None = launch("aaca.runtime.trial:run_frozen", trial.to_json(), max(devices, 1), _cuda(trainer))
+        return value
+    return run_frozen(trial.to_json())
+
+
+def _cuda(trainer: Mapping[str, Any]) -> bool:
+    if trainer.get("accelerator") not in ("auto", "gpu"):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+class RememberSweep(Callback):
+    """Hydra's word for where a sweep's trials lie, in the process that started it (`hydra.callbacks` of a job)."""
+
+    folder: Path | None = None
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Keep the folder."""
+        RememberSweep.folder = Path(str(config.hydra.sweep.dir))
+
+
+def run_job(name: str, is_trial: bool = False) -> int:
+    """Compose `conf/<name>.yaml` with the command line's overrides, run the job once, or once a trial of a sweep.
+
+    A trial that fails does not stop the others. Returns the exit status: 0; 1 when anything failed (one line each on
+    standard error); 130 after Ctrl-C; 143 after SIGTERM.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise instead of printing and exiting; we print below
+    os.environ.pop("AACA_SWEEP", None)
+    RememberSweep.folder = None
+    before = signal.signal(signal.SIGTERM, _terminate)
+    task = Task(name, is_trial)
     app = hydra.main(version_base="1.3", config_path="pkg://aaca.conf", config_name=name)(task)
     try:
+        refuse_secrets(sys.argv[1:])
         app()
     except KeyboardInterrupt:
-        _print_error(STOPPED)
+        print_error(f"interrupted; {GO_ON}")
         return INTERRUPTED
-    except SystemExit as stop:  # Lightning turns Ctrl-C inside a loop into an exit
-        if not isinstance(stop.__context__, KeyboardInterrupt):
+    except SystemExit as stop:
+        if stop.code == TERMINATED:
+            print_error(f"terminated; {GO_ON}")
+            return TERMINATED
+        if not isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C inside a loop into an exit
             raise
-        _print_error(STOPPED)
+        print_error(f"interrupted; {GO_ON}")
         return INTERRUPTED
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _reader_is_gone():
             return 0
+        if task.failed or _failed_trials():  # what a sweeper makes of trials that failed
+            return 1
         line = one_line(error, name)
         if line is None:
             raise
-        _print_error(line)
+        print_error(line)
         return 1
-    if len(failures) > 1:
-        _print_error(
-            f"{len(failures)} trials failed; the others are finished. The same command runs only what is missing"
-        )
-    return 1 if failures else 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return 1 if _failed_trials() or task.failed else 0
+
+
+def _failed_trials() -> int:
+    """How many trials of this command's sweep failed, wherever they ran; says which."""
+    failed = failures(RememberSweep.folder, sweep_id()) if RememberSweep.folder is not None else []
+    if failed:
+        print_error(f"{len(failed)} trial(s) failed; the same command runs only what is missing")
+    for failure in failed:
+        console.print(f"  {redact(failure.name)}: {redact(failure.reason)}", markup=False, highlight=False, soft_wrap=True)
+    return len(failed)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise SystemExit(TERMINATED)
 
 
 def _reader_is_gone() -> bool:
@@ -92,44 +209,8 @@ def _reader_is_gone() -> bool:
     return False
 
 
-def one_line(error: Exception, name: str) -> str | None:
-    """The line to show for an error that the user can mend; None for a defect of ours, which deserves its traceback."""
-    if isinstance(error, AacaError):
-        return str(error)
-    if isinstance(error, HydraException | OmegaConfBaseException):
-        return explain(error, name)
-    if isinstance(error, OSError) and (error.filename is not None or error.errno in DISK_ERRORS):
-        return f"{error.filename or 'paths.root'}: {error.strerror}"
-    from_rank = re.search(r"^aaca\.runtime\.errors\.\w+: (.*)", str(error), re.MULTILINE)  # raised in a spawned rank
-    return from_rank.group(1) if from_rank else None
-
-
-def explain(error: Exception, name: str) -> str:
-    """One line for an error of Hydra's or OmegaConf's in job `name`: the key, what was wrong, the nearest choices."""
-    text = str(error)
-    option = re.search(r"Could not find '([\w/]+)/([^'/]+)'\n\nAvailable options in '[^']*':\n((?:\t.*\n?)+)", text)
-    if option:
-        group, value, listed = option.groups()
-        return f"{group}: no option {value!r}; {nearest(value, listed.split())}"
-    unknown = re.search(r"Could not override '([^']+)'", text)
-    if unknown:
-        parent, _, key = unknown.group(1).rpartition(".")
-        return f"{unknown.group(1)}: unknown key; {nearest(key, _siblings(name, parent))}"
-    return " ".join(text.split())
-
-
-def _siblings(name: str, parent: str) -> list[str]:
-    """The keys beside a misspelt one: those of `parent` in the job's config with the command line's group choices."""
-    GlobalHydra.instance().clear()
-    groups = Path(importlib.import_module("aaca.conf").__path__[0])
-    choices = [item for item in sys.argv[1:] if (groups / item.split("=")[0]).is_dir() and "," not in item]
-    with hydra.initialize_config_module("aaca.conf", version_base="1.3"):
-        config = hydra.compose(name, overrides=choices)
-    node = OmegaConf.select(config, parent) if parent else config
-    return [str(key) for key in node] if isinstance(node, DictConfig) else []
-
-
-def _print_error(message: str) -> None:
+def print_error(message: str) -> None:
+    """One line on standard error; with AACA_DEBUG set, the traceback before it."""
     if os.environ.get("AACA_DEBUG"):
         traceback.print_exc()
-    console.print(f"[bold red]error[/]: {escape(message)}", highlight=False, soft_wrap=True)
+    console.print(f"[bold red]error[/]: {escape(redact(message))}", highlight=False, soft_wrap=True)

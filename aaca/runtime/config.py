@@ -26,18 +26,24 @@ PLUGINS_VARIABLE = "AACA_PLUGINS"
 """Environment variable: comma-separated packages of your own whose classes a config may name."""
 
 
-def load_config(config: DictConfig, schema: type[T]) -> T:
-    """The composed `config` as an instance of the dataclass `schema`, plug-ins built.
-
-    Raises `ConfigError` (one line: full key, what was expected, nearest valid names) on an unknown or missing key, a
-    wrong type, an impossible value, or a `_target_` outside the allowlist or of the wrong role.
-    """
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The composed `config`, resolved, as plain values. Raises `ConfigError` on a missing or unresolvable one."""
     try:
         node = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "config"
         raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from error
-    parsed: T = parse(node, schema, "")
+    assert isinstance(node, dict)
+    return {str(key): value for key, value in node.items()}
+
+
+def load_config(config: Mapping[str, Any], schema: type[T]) -> T:
+    """The `plain` config as an instance of the dataclass `schema`, plug-ins built.
+
+    Raises `ConfigError` (one line: full key, what was expected, nearest valid names) on an unknown or missing key, a
+    wrong type, an impossible value, or a `_target_` outside the allowlist or of the wrong role.
+    """
+    parsed: T = parse(config, schema, "")
     return parsed
 
 

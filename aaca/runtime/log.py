@@ -7,6 +7,8 @@ import warnings
 from rich.console import Console
 from rich.logging import RichHandler
 
+from aaca.runtime.secrets import redact
+
 console = Console(stderr=True, width=None if sys.stderr.isatty() else 200)
 QUIET = (
     "pytorch_lightning",
@@ -23,16 +25,23 @@ NOISE = (
     ".*does not have many workers.*",  # array files need none
     ".*is smaller than the logging interval.*",  # epochs are logged, not updates
     ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
+    ".*your dataloader is not resumable.*",  # ours is: ImageDataModule counts its batches
     "predict returned None if it was on purpose",  # features are written, not returned
 )
 
 
-def setup_logging(level: int = logging.INFO) -> None:
-    """Send the log to standard error, one line a message; results go to standard output."""
+def _redacted(record: logging.LogRecord) -> bool:
+    record.msg, record.args = redact(record.getMessage()), ()
+    return True
+
+
+def setup_logging(level: int = logging.INFO, prefix: str = "") -> None:
+    """Send the log to standard error, one line a message after `prefix`, secrets masked; results go to standard output."""
     handler = RichHandler(
         console=console, show_path=False, show_level=False, log_time_format="%H:%M:%S", rich_tracebacks=False
     )
-    logging.basicConfig(level=level, format="%(message)s", handlers=[handler], force=True)
+    logging.basicConfig(level=level, format=f"{prefix}%(message)s", handlers=[handler], force=True)
     handler.addFilter(lambda record: record.levelno >= logging.WARNING or not record.name.startswith(QUIET))
+    handler.addFilter(_redacted)
     for text in NOISE:
         warnings.filterwarnings("ignore", message=text)

@@ -16,9 +16,13 @@ from filelock import FileLock, Timeout
 from aaca import __version__
 from aaca.runtime.errors import AacaError
 from aaca.runtime.files import DISK_ERRORS, digest, ensure_writable, remove_tree, sync, write_json
+from aaca.runtime.ranks import current
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
+PROGRESS = "resume"
+"""Folder inside an unfinished stage with what it can go on from; not part of the published stage."""
+VISIBLE = 60.0  # seconds until a file of rank 0 has to be seen on every node
 VERSIONED = ("torch", "timm", "pytorch-lightning", "pillow", "numpy")
 
 
@@ -35,26 +39,41 @@ class Stage:
 
 @dataclass
 class StageCache:
-    """All stages below `root/stages`. Runs of a sweep, and concurrent sweeps, share it: one makes, the others wait."""
+    """All stages below `root/stages`. Runs of a sweep, and concurrent sweeps, share it: one makes, the others wait.
+
+    `resume`: whether what an interrupted making left (a folder `PROGRESS` in its work folder) is handed to the next.
+    """
 
     root: Path
+    resume: bool = True
     history: list[Stage] = field(default_factory=list)  # the stages this run touched, in order
 
-    def stage(self, name: str, inputs: Mapping[str, Any], make: Callable[[Path], None], about: str = "") -> Stage:
+    def stage(
+        self,
+        name: str,
+        inputs: Mapping[str, Any],
+        make: Callable[[Path], None],
+        about: str = "",
+        together: bool = False,
+    ) -> Stage:
         """Return the stage with these inputs, calling `make(folder)` for it where nobody has published it yet.
 
         `about` says in the log which one it is.
         `inputs` must hold exactly what influences the result (upstream stages enter by their key). If `make` raises or
-        the process dies, nothing is published and the next call starts the stage afresh.
+        the process dies, nothing is published. Then the next call starts the stage afresh, unless `make` kept a folder
+        `PROGRESS` inside `folder`: it finds all it left.
+
+        All ranks call this. Rank 0 looks, locks and publishes; `make` runs on rank 0 alone, or, `together`, on all.
+        Raises `AacaError` when the ranks come with different keys.
         """
         key = digest({"stage": name, "inputs": inputs, "aaca": __version__})
         folder = self.root / "stages" / name / key[:16]
-        found = self._load(name, folder, key)
-        if found is None:
-            ensure_writable(folder.parent, "paths.root")
-            with self._lock(folder):
-                log.info("stage %-16s %s  …", f"{name} {about}", key[:8])
-                found = self._load(name, folder, key) or self._publish(name, folder, key, inputs, make)
+        ranks = current()
+        if ranks.rank == 0:
+            found = self._lead(name, folder, key, inputs, make, about, together)
+            ranks.share({"key": key, "seconds": found.seconds, "reused": found.reused})
+        else:
+            found = self._follow(name, folder, key, make)
         log.info(
             "stage %-16s %s  %s %.1f s",
             f"{name} {about}",
@@ -64,6 +83,45 @@ class StageCache:
         )
         self.history.append(found)
         return found
+
+    def _lead(
+        self,
+        name: str,
+        folder: Path,
+        key: str,
+        inputs: Mapping[str, Any],
+        make: Callable[[Path], None],
+        about: str,
+        together: bool,
+    ) -> Stage:
+        found = self._load(name, folder, key)
+        if found is not None:
+            return found
+
+        def called(work: Path) -> None:
+            if together:
+                current().share({"key": key, "make": str(work)})
+            make(work)
+
+        ensure_writable(folder.parent, "paths.root")
+        with self._lock(folder):
+            log.info("stage %-16s %s  …", f"{name} {about}", key[:8])
+            return self._load(name, folder, key) or self._publish(name, folder, key, inputs, called)
+
+    def _follow(self, name: str, folder: Path, key: str, make: Callable[[Path], None]) -> Stage:
+        ranks = current()
+        while True:
+            message = ranks.share()
+            if message["key"] != key:
+                raise AacaError(
+                    f"stage {name}: rank 0 has key {message['key'][:16]}…, rank {ranks.rank} {key[:16]}…; "
+                    "ranks of one run must do the same"
+                )
+            if "make" not in message:
+                _wait_for(folder / MANIFEST)
+                return Stage(name, folder, key, message["seconds"], message["reused"])
+            _wait_for(Path(message["make"]))
+            make(Path(message["make"]))
 
     def _load(self, name: str, folder: Path, key: str) -> Stage | None:
         file = folder / MANIFEST
@@ -88,12 +146,14 @@ class StageCache:
         self, name: str, folder: Path, key: str, inputs: Mapping[str, Any], make: Callable[[Path], None]
     ) -> Stage:
         work = folder.with_name(f".{folder.name}.work")
-        remove_tree(work)  # what a killed run left; the lock says that nobody is at it now
-        work.mkdir(parents=True)
+        if not (self.resume and (work / PROGRESS).is_dir()):
+            remove_tree(work)  # what a killed run left; the lock says that nobody is at it now
+        work.mkdir(parents=True, exist_ok=True)
         began, started = time.perf_counter(), time.strftime("%Y-%m-%dT%H:%M:%S%z")
         try:
             make(work)
             seconds = time.perf_counter() - began
+            remove_tree(work / PROGRESS)
             files = sorted(str(path.relative_to(work)) for path in work.rglob("*") if path.is_file())
             manifest = {
                 "stage": name,
@@ -112,7 +172,7 @@ class StageCache:
             work.rename(folder)
             sync(folder.parent)
         except OSError as error:
-            remove_tree(work)
+            _tidy(work)
             if error.errno not in DISK_ERRORS:
                 raise
             raise AacaError(
@@ -120,7 +180,7 @@ class StageCache:
                 "nothing was published; free space or set paths.root= to another folder, then run again"
             ) from error
         except BaseException:
-            remove_tree(work)
+            _tidy(work)
             raise
         return Stage(name, folder, key, seconds, reused=False)
 
@@ -136,6 +196,24 @@ class StageCache:
             yield
         finally:
             lock.release()
+
+
+def _tidy(work: Path) -> None:
+    # after a failure: keep what the next attempt can go on from
+    if not (work / PROGRESS).is_dir():
+        remove_tree(work)
+
+
+def _wait_for(path: Path) -> None:
+    # a network file system may show another machine's files a little later
+    began = time.monotonic()
+    while not path.exists():
+        if time.monotonic() - began > VISIBLE:
+            raise AacaError(
+                f"paths.root: rank {current().rank} cannot see {path}, which rank 0 has made; expected a folder that "
+                "all nodes share"
+            )
+        time.sleep(0.05)
 
 
 def _versions() -> dict[str, str]:

@@ -1,7 +1,10 @@
 """`Extract`: one forward pass over a table into a feature store; the loop behind predictions and selection."""
 
+import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -11,11 +14,17 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from aaca.data.features import FeatureStore
 from aaca.data.module import Batch, ImageDataModule
+from aaca.data.sampler import ShardSampler
 from aaca.data.table import ImageTable
 from aaca.models.classifier import Classifier
 from aaca.runtime.errors import ConfigError
+from aaca.runtime.files import read_json, write_json
+from aaca.runtime.ranks import current
 from aaca.runtime.seeding import purpose_seed
+from aaca.runtime.stages import PROGRESS
 from aaca.training.trainer import TrainerSpec
+
+log = logging.getLogger(__name__)
 
 
 class Extract(pl.LightningModule):
@@ -25,8 +34,16 @@ class Extract(pl.LightningModule):
     and drop-path; Gal et al. 2017), drawn anew a batch.
     """
 
-    def __init__(self, classifier: Classifier, folder: Path, passes: int = 1, seed: int = 0) -> None:
+    def __init__(
+        self,
+        classifier: Classifier,
+        folder: Path,
+        passes: int = 1,
+        seed: int = 0,
+        progress: "Progress | None" = None,
+    ) -> None:
         super().__init__()
+        self.progress = progress
         self.classifier = classifier
         self.folder = folder
         self.passes = passes
@@ -49,11 +66,41 @@ class Extract(pl.LightningModule):
             logits.float().cpu().numpy(),
             None if passes is None else passes.float().cpu().numpy(),
         )
+        if self.progress is not None:
+            self.progress.advance(self.store)
 
     def _stochastic(self, images: Tensor, row: int) -> Tensor:
         with torch.random.fork_rng(devices=[]), dropping(self.classifier):
             torch.manual_seed(purpose_seed(self.seed, row))
             return torch.stack([self.classifier(images) for _ in range(self.passes)], dim=1)
+
+
+@dataclass
+class Progress:
+    """How many batches of its share this rank has written, noted in a file now and then, after they are on the disk."""
+
+    file: Path
+    of: list[int]  # rank, ranks, batch size: a note about another division of the rows is worth nothing
+    every: float  # seconds between two notes
+    batches: int = 0
+    noted: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def left(cls, folder: Path, batch_size: int, every: float) -> "Progress":
+        """What an interrupted pass into `folder` left; nothing on any rank where one rank's note does not fit."""
+        ranks = current()
+        new = cls(folder / PROGRESS / f"rank-{ranks.rank}.json", [ranks.rank, ranks.world, batch_size], every)
+        note = read_json(new.file) if new.file.is_file() and (folder / "store.json").is_file() else {"of": None}
+        notes = ranks.exchange(note["of"] == new.of)
+        return replace(new, batches=int(note["batches"])) if all(notes) else new
+
+    def advance(self, store: FeatureStore) -> None:
+        """One more batch is written."""
+        self.batches += 1
+        if time.monotonic() - self.noted >= self.every:
+            store.flush()
+            write_json(self.file, {"batches": self.batches, "of": self.of})
+            self.noted = time.monotonic()
 
 
 @contextmanager
@@ -91,19 +138,36 @@ def extract_features(
     passes: int = 1,
     seed: int = 0,
     label: str = "features",
+    every: float = 300.0,
 ) -> FeatureStore:
-    """Embeddings `[N, D]` and logits `[N, C]` of `table`, every row exactly once, in a feature store at `folder`."""
+    """Embeddings `[N, D]` and logits `[N, C]` of `table`, every row exactly once, in a feature store at `folder`.
+
+    All ranks call it. About every `every` seconds each notes how far it is; an interrupted call is gone on from there,
+    batch by batch as it would have been.
+    """
+    ranks = current()
     head_input = classifier.backbone.head_hidden_size if hasattr(classifier.backbone, "head_hidden_size") else None
     dim = head_input or classifier.backbone.num_features
-    FeatureStore.create(folder, table, dim, len(table.classes), passes)
+    progress = Progress.left(folder, batch_size, every)
+    if not progress.batches and ranks.rank == 0:
+        FeatureStore.create(folder, table, dim, len(table.classes), passes)
+    ranks.exchange("laid out")
+    rest = ShardSampler(len(table), ranks.rank, ranks.world, skip=progress.batches * batch_size).rows
+    FeatureStore(folder, mode="r+").forget(rest)
+    if progress.batches:
+        log.info("  %s  goes on after batch %d", label, progress.batches)
     data = ImageDataModule(
         classifier.image_size,
         classifier.mean,
         classifier.std,
         batch_size,
         predict=table,
+        skip=progress.batches,
         workers=trainer.loader_workers(table),
     )
     loop = trainer.make(label)
-    loop.predict(Extract(classifier.eval(), folder, passes, seed), datamodule=data, return_predictions=False)
+    extract = Extract(classifier.eval(), folder, passes, seed, progress)
+    loop.predict(extract, datamodule=data, return_predictions=False)
+    ranks.exchange("written")
     return FeatureStore(folder).check()
+

@@ -1,5 +1,6 @@
 """`FineTune`: a classifier trained with a recipe; stops at the first non-finite loss and names the batch."""
 
+import math
 from typing import Any
 
 import pytorch_lightning as pl
@@ -14,7 +15,7 @@ from aaca.data.module import Batch
 from aaca.evaluate.metrics import WorstGroupAccuracy
 from aaca.models.classifier import Classifier
 from aaca.runtime.errors import AacaError
-from aaca.runtime.seeding import purpose_seed
+from aaca.runtime.ranks import current
 from aaca.training.optim import lr_factor, parameter_groups
 from aaca.training.recipe import Recipe
 
@@ -33,13 +34,12 @@ class FineTune(pl.LightningModule):
         n_classes: int,
         batches: int,
         val_groups: Tensor | None = None,
-        seed: int = 0,
     ) -> None:
         super().__init__()
         self.classifier = classifier
         self.recipe = recipe
         self.batches = batches
-        self.seed = seed
+        self.seen = 0.0  # sum of this epoch's losses
         self.mixup = self._mixup(n_classes)
         self.loss: nn.Module = (
             SoftTargetCrossEntropy() if self.mixup else nn.CrossEntropyLoss(label_smoothing=recipe.smoothing)
@@ -60,9 +60,18 @@ class FineTune(pl.LightningModule):
             num_classes=n_classes,
         )
 
-    def on_fit_start(self) -> None:
-        """Give every rank its own random stream for augmentation, mixing and drop-path."""
-        pl.seed_everything(purpose_seed(self.seed, "rank", self.global_rank), workers=True, verbose=False)
+    def on_train_epoch_start(self) -> None:
+        """A new epoch, a new mean loss."""
+        self.seen = 0.0
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the sum of this epoch's losses, mean over ranks."""
+        sums = current().exchange(self.seen)
+        checkpoint["epoch_loss"] = sum(sums) / len(sums)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the sum."""
+        self.seen = checkpoint["epoch_loss"]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean loss of one micro-batch. Raises `AacaError` naming the images when it is not finite."""
@@ -70,15 +79,25 @@ class FineTune(pl.LightningModule):
         if self.mixup is not None:
             images, targets = self.mixup(images, targets)
         loss: Tensor = self.loss(self.classifier(images), targets)
-        if not torch.isfinite(loss):
+        value = float(loss.detach())
+        if not math.isfinite(value):
             rate = "lr" if self.recipe.lr is not None else "blr"
             raise AacaError(
-                f"loss is {loss.item()} at epoch {self.current_epoch}, batch {batch_idx} (training rows "
+                f"loss is {value} at epoch {self.current_epoch}, batch {batch_idx} (training rows "
                 f"{rows[:8].tolist()}…); nothing was saved; "
                 f"lower recipe.{rate}, set recipe.clip_grad=1, or use trainer.precision=32-true"
             )
-        self.log("loss", loss, on_step=False, on_epoch=True, sync_dist=True, prog_bar=True, batch_size=len(rows))
+        self.seen += value
+        if batch_idx + 1 == self.batches:
+            mean = self.seen / self.batches
+            self.log("loss", mean, on_step=False, on_epoch=True, sync_dist=True, prog_bar=True, batch_size=len(rows))
         return loss
+
+    def on_validation_start(self) -> None:
+        """All ranks validate the model that is saved: batch statistics of rank 0 (training shares them itself)."""
+        if self.trainer.world_size > 1:
+            for buffer in self.classifier.buffers():
+                torch.distributed.broadcast(buffer, src=0)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect predictions of one batch of the validation table."""

@@ -1,8 +1,10 @@
 """`fit_classifier`: one training run from start weights to a saved classifier, on any number of devices."""
 
+import hashlib
+import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,12 +18,21 @@ from torch import Tensor
 from aaca.data.module import ImageDataModule
 from aaca.data.table import ImageTable
 from aaca.models.classifier import Classifier
-from aaca.runtime.files import write_json
+from aaca.runtime.errors import AacaError
+from aaca.runtime.files import digest, read_json, write_json
+from aaca.runtime.ranks import current
+from aaca.runtime.stages import PROGRESS
+from aaca.training.checkpoints import VerifiedCheckpoints, newest
+from aaca.training.curves import Curves
 from aaca.training.finetune import FineTune
 from aaca.training.recipe import Recipe
+from aaca.training.resume import ResumeSpec, SaveProgress
 from aaca.training.trainer import TrainerSpec
 
+log = logging.getLogger(__name__)
+
 WEIGHTS = "model.safetensors"
+SUMMARY = "fit.json"
 SelectionRule = Literal["last", "best"]
 
 
@@ -31,6 +42,14 @@ class KeepBest(Callback):
     def __init__(self) -> None:
         self.accuracy, self.epoch = -1.0, -1
         self.weights: dict[str, Tensor] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best so far."""
+        return {"accuracy": self.accuracy, "epoch": self.epoch, "weights": self.weights}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on after these."""
+        self.accuracy, self.epoch, self.weights = (state_dict[name] for name in ("accuracy", "epoch", "weights"))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep a copy where this epoch is better than all before."""
@@ -57,6 +76,21 @@ class FitJob:
     seed: int
     label: str
     loggers: Sequence[Logger] = ()
+    resume: ResumeSpec = field(default_factory=ResumeSpec)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What a checkpoint must share with the fit that goes on from it."""
+        return {
+            "images": digest([self.train.ids.tolist(), self.train.labels.tolist()])[:16],
+            "audit": digest([self.audit.ids.tolist(), self.audit.labels.tolist()])[:16],
+            "recipe": digest(self.recipe.fingerprint())[:16],
+            "rule": self.rule,
+            "epoch_size": self.epoch_size,
+            "seed": self.seed,
+            "world": self.trainer.world,
+            "precision": self.trainer.precision,
+            "device": self.trainer.device_kind,
+        }
 
 
 def group_codes(table: ImageTable) -> Tensor:
@@ -68,9 +102,14 @@ def group_codes(table: ImageTable) -> Tensor:
 def fit_classifier(classifier: Classifier, job: FitJob, folder: Path) -> dict[str, Any]:
     """Train `classifier` in place, write its weights and `fit.json` to `folder`, and return what `fit.json` holds.
 
-    Raises `ConfigError` when the images do not fill one batch, `AacaError` on a non-finite loss.
+    All ranks call it. What an interrupted call left in `folder` (checkpoints below `PROGRESS`) is gone on from: the
+    result is the same, on the CPU to the bit. Raises `ConfigError` when the images do not fill one batch, `AacaError` on a non-finite loss.
     """
-    recipe, spec = job.recipe, job.trainer
+    recipe, spec, ranks = job.recipe, job.trainer, current()
+    done = ranks.share((folder / SUMMARY).is_file())
+    if done:
+        classifier.load(folder / WEIGHTS)
+        return dict(read_json(folder / SUMMARY))
     data = ImageDataModule(
         classifier.image_size,
         classifier.mean,
@@ -84,27 +123,55 @@ def fit_classifier(classifier: Classifier, job: FitJob, folder: Path) -> dict[st
         seed=job.seed,
         workers=spec.loader_workers(job.train, job.audit),
     )
-    batches = data.batches_per_epoch(spec.devices)
-    module = FineTune(classifier.train(), recipe, len(job.train.classes), batches, group_codes(job.audit), job.seed)
+    batches = data.batches_per_epoch(spec.world)
+    updates = math.ceil(batches / recipe.accumulate)
+    module = FineTune(classifier.train(), recipe, len(job.train.classes), batches, group_codes(job.audit))
     best = KeepBest() if job.rule == "best" else None
+    progress = SaveProgress(folder / PROGRESS, job.resume.every, job.label)
     loop = spec.make(
         job.label,
         max_epochs=recipe.epochs,
-        callbacks=[best] if best else [],
+        callbacks=[*([best] if best else []), Curves(folder / "log" / "metrics.csv"), progress],
         loggers=job.loggers,
+        plugins=[VerifiedCheckpoints(job.fingerprint())],
         accumulate_grad_batches=recipe.accumulate,
         gradient_clip_val=recipe.clip_grad,
         check_val_every_n_epoch=1 if best else recipe.epochs,
     )
-    loop.fit(module, datamodule=data)
-    classifier.save(folder / WEIGHTS)
+    left = _left(folder / PROGRESS, job)
+    if left is not None:
+        log.info("  %s  goes on after update %d of %d", job.label, int(left.stem), recipe.epochs * updates)
+    loop.fit(module, datamodule=data, ckpt_path=left, weights_only=True)
+    parameters = ranks.exchange(_parameters_sha256(classifier))
+    if len(set(parameters)) > 1:
+        raise AacaError(f"{job.label}: the ranks ended with different parameters ({', '.join(parameters)})")
     summary = {
         "rule": job.rule,
         "train_images": len(job.train),
         "epochs": recipe.epochs,
-        "updates": recipe.epochs * math.ceil(batches / recipe.accumulate),
-        "devices": spec.devices,
+        "updates": recipe.epochs * updates,
+        "devices": spec.world,
+        "parameters_sha256": parameters,  # of each rank: equal, or nothing would have been saved
         "metrics": {name: float(value) for name, value in loop.callback_metrics.items()},
     }
-    write_json(folder / "fit.json", summary)
-    return summary
+    if ranks.rank == 0:
+        classifier.save(folder / WEIGHTS)
+        write_json(folder / SUMMARY, summary)
+    return dict(ranks.share(summary))
+
+
+def _parameters_sha256(classifier: Classifier) -> str:
+    sha = hashlib.sha256()
+    for parameter in classifier.parameters():
+        sha.update(parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()
+
+
+def _left(folder: Path, job: FitJob) -> Path | None:
+    """The checkpoint to go on from: rank 0 looks, all ranks agree."""
+    ranks, name = current(), None
+    if ranks.rank == 0:
+        file = newest(folder, job.fingerprint(), job.resume.force)
+        name = None if file is None else file.name
+    name = ranks.share(name)
+    return None if name is None else folder / name

@@ -1,0 +1,69 @@
+"""What is left of a trial that failed: `failed.json` in its folder, with the reason, until a later attempt succeeds."""
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from aaca.runtime.files import write_json, write_text
+from aaca.runtime.trial import Trial
+
+FAILED = "failed.json"
+TRACEBACK = "traceback.txt"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Which trial failed, and why, in one line."""
+
+    folder: str
+    reason: str
+    overrides: list[str]
+    method: str
+    seed: int | None
+    when: str
+    sweep: str
+
+    @property
+    def name(self) -> str:
+        """What the trial is called: its overrides, or its folder's name."""
+        return " ".join(self.overrides) or Path(self.folder).name
+
+
+def record(trial: Trial, reason: str, trace: str | None = None) -> Failure:
+    """Mark the trial's folder as failed. What it published earlier stays."""
+    config = trial.config
+    method = config.get("method")
+    seed = config.get("seed")
+    failure = Failure(
+        folder=trial.folder,
+        reason=reason,
+        overrides=trial.overrides,
+        method=str(method.get("name", "")) if isinstance(method, dict) else "",
+        seed=seed if isinstance(seed, int) else None,
+        when=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        sweep=trial.sweep,
+    )
+    write_json(trial.path / FAILED, {name: value for name, value in asdict(failure).items() if name != "folder"})
+    if trace is not None:
+        write_text(trial.path / TRACEBACK, trace)
+    return failure
+
+
+def clear(folder: Path) -> None:
+    """Forget earlier failures: the trial has succeeded."""
+    for name in (FAILED, TRACEBACK):
+        (folder / name).unlink(missing_ok=True)
+
+
+def failures(root: Path, sweep: str | None = None) -> list[Failure]:
+    """Failed trials whose folders lie directly in `root`, sorted by folder; of one command where `sweep` is given."""
+    found = []
+    for file in sorted(root.glob(f"*/{FAILED}")):
+        try:
+            failure = Failure(folder=str(file.parent), **json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            failure = Failure(str(file.parent), f"{file} is unreadable ({error})", [], "", None, "", "")
+        if sweep is None or failure.sweep == sweep:
+            found.append(failure)
+    return found

@@ -1,0 +1,79 @@
+"""A run's folder belongs to one config: `run.json` says to which, so that nothing is mixed or overwritten unasked."""
+
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+
+from aaca import __version__
+from aaca.runtime.errors import ConfigError
+from aaca.runtime.files import digest, ensure_writable, read_json, write_json, write_text
+from aaca.runtime.ranks import current
+from aaca.runtime.trial import IMMATERIAL, Trial
+
+RUN, CONFIG = "run.json", "config.yaml"
+
+
+def claim(trial: Trial, dataset: Mapping[str, Any], force: bool) -> bool:
+    """Take the trial's folder for its config and this dataset; whether both and aaca were the same last time.
+
+    All ranks call it and compare what they hold. Raises `AacaError` with all values when they hold different datasets,
+    `ConfigError` when the folder is another config's and not `force`.
+    """
+    ranks = current()
+    mine = {"config": trial.config_sha256, "dataset": digest(dataset), "aaca": __version__}
+    who = {"rank": ranks.rank, **mine, "pid": os.getpid(), "host": platform.node()}
+    everyone = ranks.exchange(who)
+    ranks.agree("dataset", mine["dataset"])
+    same, problem = False, None
+    if ranks.rank == 0:
+        try:
+            same = _claim(trial, mine, everyone, force)
+        except ConfigError as error:
+            problem = str(error)
+    same, problem = ranks.share([same, problem])
+    if problem:
+        raise ConfigError(problem)
+    return same
+
+
+def _claim(trial: Trial, mine: Mapping[str, str], everyone: list[dict[str, Any]], force: bool) -> bool:
+    file = trial.path / RUN
+    before = read_json(file) if file.is_file() else None
+    if before is not None and before["config"] != mine["config"] and not force:
+        raise ConfigError(
+            f"resume.force: {trial.path} holds a run of another config ({before['config'][:8]}…, this one is "
+            f"{mine['config'][:8]}…{_differences(trial)}); resume.force=true puts this one in its place, another "
+            "paths.root keeps both"
+        )
+    same = before is not None and all(before[name] == mine[name] for name in mine)
+    ensure_writable(trial.path, "paths.root")
+    write_text(trial.path / CONFIG, yaml.safe_dump(trial.config, sort_keys=False, allow_unicode=True))
+    write_json(file, {**mine, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "ranks": everyone})
+    return same
+
+
+def _differences(trial: Trial) -> str:
+    file = trial.path / CONFIG
+    if not file.is_file():
+        return ""
+    before = dict(_flat(yaml.safe_load(file.read_text(encoding="utf-8"))))
+    now = dict(_flat(trial.config))
+    changed = [key for key in {**before, **now} if before.get(key) != now.get(key) and _counts(key)]
+    shown = "; ".join(f"{key}: {before.get(key)} → {now.get(key)}" for key in changed[:3])
+    return f"; {shown}{' …' if len(changed) > 3 else ''}" if changed else ""
+
+
+def _counts(key: str) -> bool:
+    return key.partition(".")[0] not in IMMATERIAL
+
+
+def _flat(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield from _flat(value, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, node

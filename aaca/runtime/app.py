@@ -26,7 +26,7 @@ from aaca.runtime.launch import launch
 from aaca.runtime.log import console, setup_logging
 from aaca.runtime.outside import Outside
 from aaca.runtime.secrets import learn, redact, refuse_secrets
-from aaca.runtime.trial import Trial, material, run_frozen, sweep_id
+from aaca.runtime.trial import SWEEP_VARIABLE, Trial, material, run_frozen, sweep_id
 
 INTERRUPTED, TERMINATED = 130, 143
 GO_ON = "finished stages are kept, run the same command again to go on"
@@ -151,7 +151,8 @@ def run_job(name: str, is_trial: bool = False) -> int:
     standard error); 130 after Ctrl-C; 143 after SIGTERM.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise instead of printing and exiting; we print below
-    os.environ.pop("AACA_SWEEP", None)
+    os.environ.pop(SWEEP_VARIABLE, None)
+    sweep_id()
     RememberSweep.folder = None
     before = signal.signal(signal.SIGTERM, _terminate)
     task = Task(name, is_trial)

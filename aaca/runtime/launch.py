@@ -78,7 +78,7 @@ def _environment(world: int) -> dict[str, str]:
 def _watch(ranks: list[subprocess.Popen[bytes]]) -> None:
     # until all have ended well, or one has not and the others have had their say
     failed_at = None
-    while any(process.poll() is None for process in ranks):
+    while None in [process.poll() for process in ranks]:
         if failed_at is None and any(process.returncode for process in ranks):
             failed_at = time.monotonic()
         if failed_at is not None and time.monotonic() - failed_at > GRACE:
@@ -102,16 +102,17 @@ def result_file(folder: Path, rank: int) -> Path:
 
 
 def _reason(folder: Path, ranks: list[subprocess.Popen[bytes]]) -> TreeFailed:
-    # A rank that vanished is the cause of what the others say; else the first error that a user can mend; else the first.
+    # A rank that vanished is the cause of what the others say. Else errors that a user can mend go before defects (a
+    # broken connection looks like one), and what a rank knows itself before what it heard of another.
     said = []
     for rank, process in enumerate(ranks):
         if result_file(folder, rank).is_file():
             result = read_json(result_file(folder, rank))
             if "error" in result:
-                said.append((result["trace"] is not None, result["when"], rank, result))
+                said.append((result["trace"] is not None, result["heard"], result["when"], rank, result))
         elif process.returncode:
             return TreeFailed(f"rank {rank} of {len(ranks)} {_ended(process.returncode)}")
-    _, _, rank, first = min(said)
+    *_, rank, first = min(said)
     where = f"rank {rank}: " if rank and not first["error"].startswith("rank") else ""
     return TreeFailed(where + first["error"], first["trace"])
 

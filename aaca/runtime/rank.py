@@ -17,11 +17,10 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from aaca.runtime.errors import AacaError
 from aaca.runtime.files import write_json, write_text
 from aaca.runtime.launch import PORT, result_file
 from aaca.runtime.log import setup_logging
-from aaca.runtime.ranks import ARRIVAL, joined
+from aaca.runtime.ranks import ARRIVAL, RankGone, joined
 from aaca.runtime.secrets import learn
 
 
@@ -55,7 +54,7 @@ def _described(error: Exception, request: dict[str, Any]) -> dict[str, Any]:
 
     line = one_line(error, str(request["argument"].get("job", "")))
     trace = None if line else traceback.format_exc()
-    return {"error": line or summary(error), "trace": trace, "when": time.monotonic()}
+    return {"error": line or summary(error), "trace": trace, "heard": isinstance(error, RankGone), "when": time.monotonic()}
 
 
 def _meet(folder: Path, rank: int, world: int) -> Any:
@@ -69,7 +68,7 @@ def _meet(folder: Path, rank: int, world: int) -> Any:
     began = time.monotonic()
     while not (folder / PORT).is_file():
         if time.monotonic() - began > ARRIVAL:
-            raise AacaError(f"rank {rank}: rank 0 did not start within {ARRIVAL:.0f} s")
+            raise RankGone(f"rank {rank}: rank 0 did not start within {ARRIVAL:.0f} s")
         time.sleep(0.02)
     return dist.TCPStore("127.0.0.1", int((folder / PORT).read_text()), world, is_master=False)
 

@@ -17,6 +17,10 @@ ARRIVAL = 600.0  # seconds that ranks wait for each other where all have to come
 COLLECTIVE = datetime.timedelta(minutes=30)  # a collective of training that takes longer has lost a rank
 
 
+class RankGone(AacaError):
+    """Another rank is gone or does not come; why, only that one knows."""
+
+
 @dataclass
 class Ranks:
     """This process among the `world` processes of a run (a single one by default)."""
@@ -41,7 +45,7 @@ class Ranks:
         return json.loads(self.store.get(key))
 
     def exchange(self, value: Any) -> list[Any]:
-        """The values (plain JSON) of all ranks, in order. Raises `AacaError` when one does not come in time."""
+        """The values (plain JSON) of all ranks, in order. Raises `RankGone` when one does not come in time."""
         if self.world == 1:
             return [value]
         self._step += 1
@@ -60,9 +64,9 @@ class Ranks:
                 if self.store.check([key]):
                     return
             except RuntimeError as error:
-                raise AacaError(f"rank {self.rank}: {whom} is gone ({str(error).splitlines()[0]})") from error
+                raise RankGone(f"rank {self.rank}: {whom} is gone ({str(error).splitlines()[0]})") from error
             if seconds is not None and time.monotonic() - began > seconds:
-                raise AacaError(f"rank {self.rank}: {whom} did not arrive within {seconds:.0f} s")
+                raise RankGone(f"rank {self.rank}: {whom} did not arrive within {seconds:.0f} s")
             time.sleep(pause)
             pause = min(2 * pause, 0.2)
 

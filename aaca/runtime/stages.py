@@ -102,6 +102,8 @@ class StageCache:
             if together:
                 current().share({"key": key, "make": str(work)})
             make(work)
+            if together:
+                current().exchange("made")  # nobody is in the folder any more when it is renamed
 
         ensure_writable(folder.parent, "paths.root")
         with self._lock(folder):
@@ -122,6 +124,7 @@ class StageCache:
                 return Stage(name, folder, key, message["seconds"], message["reused"])
             _wait_for(Path(message["make"]))
             make(Path(message["make"]))
+            ranks.exchange("made")
 
     def _load(self, name: str, folder: Path, key: str) -> Stage | None:
         file = folder / MANIFEST

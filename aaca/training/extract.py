@@ -17,7 +17,7 @@ from aaca.data.module import Batch, ImageDataModule
 from aaca.data.sampler import ShardSampler
 from aaca.data.table import ImageTable
 from aaca.models.classifier import Classifier
-from aaca.runtime.errors import ConfigError
+from aaca.runtime.errors import ConfigError, DataError
 from aaca.runtime.files import read_json, write_json
 from aaca.runtime.ranks import current
 from aaca.runtime.seeding import purpose_seed
@@ -169,5 +169,19 @@ def extract_features(
     extract = Extract(classifier.eval(), folder, passes, seed, progress)
     loop.predict(extract, datamodule=data, return_predictions=False)
     ranks.exchange("written")
-    return FeatureStore(folder).check()
+    _check(folder)
+    return FeatureStore(folder)
+
+
+def _check(folder: Path) -> None:
+    # rank 0 reads the whole store once; what it finds is every rank's error
+    ranks, problem = current(), None
+    if ranks.rank == 0:
+        try:
+            FeatureStore(folder).check()
+        except DataError as error:
+            problem = str(error)
+    problem = ranks.share(problem)
+    if problem:
+        raise DataError(problem)
 

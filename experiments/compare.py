@@ -40,6 +40,8 @@ def job(trial: Trial) -> None:
     options.logger.record("compare", {}, tables, pictures)
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(comparison.table())
+    for failure in comparison.failed:
+        console.print(f"failed: {failure.name}: {failure.reason}", highlight=False, markup=False, soft_wrap=True)
     for note in [*comparison.notes, *(note for setting in comparison.settings for note in setting.notes)]:
         console.print(f"note: {note}", highlight=False, markup=False)
     print(f"report: {report}")

@@ -1,7 +1,7 @@
 """`compare`: any set of finished runs, side by side, with intervals against choosing at random."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from aaca.evaluate.setting import Setting, build_setting
 from aaca.evaluate.statistics import RESAMPLES
 from aaca.evaluate.terminal import setting_table
 from aaca.runtime.errors import AacaError
+from aaca.runtime.failures import Failure
 from aaca.runtime.files import atomic_path, write_json, write_text
 
 
@@ -24,6 +25,7 @@ class Comparison:
 
     settings: list[Setting]
     notes: list[str]
+    failed: list[Failure] = field(default_factory=list)  # trials without an outcome; no number of theirs is counted
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -52,13 +54,20 @@ class Comparison:
         notes = self.notes + [note for part in self.settings for note in part.notes]
         write_json(
             folder / "comparison.json",
-            {"schema": 1, "rows": self.rows, "summary": self.summary, "settings": settings, "notes": notes},
+            {
+                "schema": 1,
+                "rows": self.rows,
+                "summary": self.summary,
+                "settings": settings,
+                "failed": [asdict(failure) for failure in self.failed],
+                "notes": notes,
+            },
         )
         with atomic_path(folder / "comparison.parquet") as temporary:
             rows.to_parquet(temporary, index=False)
         write_text(folder / "comparison.csv", rows.to_csv(index=False))
         write_figures(self.settings, folder / "figures")
-        write_text(folder / "report.html", render(self.settings, self.notes))
+        write_text(folder / "report.html", render(self.settings, self.notes, self.failed))
         return folder / "report.html"
 
 
@@ -71,13 +80,13 @@ def compare(
     unfinished runs are left out with a note; `size` keeps runs of that size only. Raises `AacaError` when there is no
     finished run.
     """
-    runs, notes = find_runs(where)
+    runs, failed, notes = find_runs(where)
     if size is not None:
         runs = [run for run in runs if run.outcome.size == size]
         if not runs:
             raise AacaError(f"size: no finished run of size {size!r} in {where}")
     settings = [build_setting(key, members, left_out, resamples, seed) for key, members, left_out in by_setting(runs)]
-    return Comparison(settings, notes)
+    return Comparison(settings, notes, failed)
 
 
 def _row(setting: Setting, run: Run) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from aaca.evaluate.style import DARK, LIGHT
 from aaca.evaluate.terminal import SPLITS, percent, points, slice_groups
 from aaca.evaluate.verdict import failure, images_of, price, repair
 from aaca.runtime.errors import DataError
+from aaca.runtime.failures import Failure
 
 
 def _uri(data: bytes, kind: str) -> str:
@@ -138,7 +139,7 @@ def _section(setting: Setting, number: int) -> dict[str, Any]:
     }
 
 
-def render(settings: Sequence[Setting], notes: Sequence[str]) -> str:
+def render(settings: Sequence[Setting], notes: Sequence[str], failed: Sequence[Failure] = ()) -> str:
     """The report's HTML. Every name from data is escaped; the page loads nothing from outside."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"percent": percent, "points": points}
@@ -146,6 +147,7 @@ def render(settings: Sequence[Setting], notes: Sequence[str]) -> str:
     return template.render(
         sections=[_section(setting, number) for number, setting in enumerate(settings, start=1)],
         notes=notes,
+        failed=failed,
         reference=REFERENCE,
         splits=SPLITS,
         tile_size=SIZE,

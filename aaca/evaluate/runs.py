@@ -10,6 +10,7 @@ import pandas as pd
 
 from aaca.evaluate.outcome import FILE, PREDICTIONS, Outcome, groups_of
 from aaca.runtime.errors import AacaError, DataError
+from aaca.runtime.failures import Failure, failure_in
 from aaca.runtime.files import digest
 
 GROUP = "group:"
@@ -109,17 +110,23 @@ def load_run(folder: Path) -> Run:
     return Run(folder, outcome, cells, outcome.label)
 
 
-def find_runs(where: Path | Sequence[Path]) -> tuple[list[Run], list[str]]:
-    """Readable runs below `<root>/runs/` (or in these folders), the newest of equal keys, and a note for each left out.
+def find_runs(where: Path | Sequence[Path]) -> tuple[list[Run], list[Failure], list[str]]:
+    """Readable runs below `<root>/runs/` (or in these folders), the newest of equal keys; failed ones; notes.
 
-    Raises `AacaError` when there is none.
+    A note says of every other folder why it was left out. A run whose latest attempt failed is no failure: what an
+    earlier one published counts, and a note says so. Raises `AacaError` when there is no readable run.
     """
-    folders = sorted(where.glob("runs/*/")) if isinstance(where, Path) else [Path(folder) for folder in where]
+    folders = sorted(where.glob("runs/[!.]*/")) if isinstance(where, Path) else [Path(folder) for folder in where]
     runs: list[Run] = []
     notes: list[str] = []
-    unfinished = [folder for folder in folders if not (folder / FILE).is_file()]
+    attempts = [failure for folder in folders if (failure := failure_in(folder)) is not None]
+    failed = [failure for failure in attempts if not (Path(failure.folder) / FILE).is_file()]
+    again = [failure for failure in attempts if failure not in failed]
+    notes += [f"{Path(failure.folder).name}: its latest attempt failed ({failure.reason})" for failure in again]
+    missing = {failure.folder for failure in failed}
+    unfinished = [folder for folder in folders if not (folder / FILE).is_file() and str(folder) not in missing]
     for folder in folders:
-        if folder in unfinished:
+        if folder in unfinished or str(folder) in missing:
             continue
         try:
             runs.append(load_run(folder))
@@ -130,10 +137,11 @@ def find_runs(where: Path | Sequence[Path]) -> tuple[list[Run], list[str]]:
     if not runs:
         place = f"{where / 'runs'}" if isinstance(where, Path) else f"{len(folders)} given folder(s)"
         root = f" paths.root={where}" if isinstance(where, Path) else ""
-        why = f" ({notes[0]})" if notes else ""
+        reasons = [f"{len(failed)} failed, e.g. {failed[0].reason}"] if failed else notes
+        why = f" ({reasons[0]})" if reasons else ""
         command = "aaca debug -m method=none,duplicate,s_random,s_similarity,s_active_learning seed=0,1,2"
         raise AacaError(f"paths.root: no finished run in {place}{why}; runs are made by: {command}{root}")
-    return _newest(runs, lambda run: run.outcome.key, "the same key")[0], notes
+    return _newest(runs, lambda run: run.outcome.key, "the same key")[0], failed, notes
 
 
 def _newest(runs: Iterable[Run], same: Callable[[Run], object], why: str) -> tuple[list[Run], list[str]]:

@@ -58,12 +58,16 @@ def clear(folder: Path) -> None:
 
 def failures(root: Path, sweep: str | None = None) -> list[Failure]:
     """Failed trials whose folders lie directly in `root`, sorted by folder; of one command where `sweep` is given."""
-    found = []
-    for file in sorted(root.glob(f"*/{FAILED}")):
-        try:
-            failure = Failure(folder=str(file.parent), **json.loads(file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            failure = Failure(str(file.parent), f"{file} is unreadable ({error})", [], "", None, "", "")
-        if sweep is None or failure.sweep == sweep:
-            found.append(failure)
-    return found
+    found = [failure_in(file.parent) for file in sorted(root.glob(f"*/{FAILED}"))]
+    return [failure for failure in found if failure is not None and sweep in (None, failure.sweep)]
+
+
+def failure_in(folder: Path) -> Failure | None:
+    """The failure noted in a trial's folder, if there is one."""
+    file = folder / FAILED
+    if not file.is_file():
+        return None
+    try:
+        return Failure(folder=str(folder), **json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        return Failure(str(folder), f"{file} is unreadable ({error})", [], "", None, "", "")

@@ -14,6 +14,15 @@ _store: Any = None  # one for the life of the process; each trial has its own pr
 _trials = 0
 
 
+def _slurm_meeting_point(environment: Mapping[str, str]) -> tuple[str, int]:
+    # MASTER_ADDR and MASTER_PORT where they are set, else the first node and a port that the job's number gives
+    from lightning_fabric.plugins.environments import SLURMEnvironment
+
+    first = SLURMEnvironment.resolve_root_node_address(environment.get("SLURM_NODELIST", "127.0.0.1"))
+    port = 15_000 + int(environment["SLURM_JOB_ID"]) % 10_000
+    return environment.get("MASTER_ADDR", first), int(environment.get("MASTER_PORT", port))
+
+
 @dataclass(frozen=True)
 class Outside:
     """This process's place among ranks that a launcher has started."""
@@ -30,20 +39,16 @@ class Outside:
     def find(cls, environment: Mapping[str, str] = os.environ) -> "Outside | None":
         """What the environment says; None for a process that was started alone."""
         if all(name in environment for name in TORCHRUN):
-            numbers = [int(environment[name]) for name in TORCHRUN[:4]]
-            rank, world, local_rank, local_world = numbers
-            place = cls("torchrun", rank, world, local_rank, local_world, environment["MASTER_ADDR"], int(environment["MASTER_PORT"]))
-            return place if world > 1 else None
+            rank, world, local_rank, local_world = (int(environment[name]) for name in TORCHRUN[:4])
+            address, port = environment["MASTER_ADDR"], int(environment["MASTER_PORT"])
+            return cls("torchrun", rank, world, local_rank, local_world, address, port) if world > 1 else None
         # a batch script has a SLURM_PROCID too; only srun's tasks have a numbered step
         if environment.get("SLURM_STEP_ID", "").isdigit() and int(environment.get("SLURM_NTASKS", "1")) > 1:
-            from pytorch_lightning.plugins.environments import SLURMEnvironment
-
-            slurm = SLURMEnvironment(auto_requeue=False)
-            world = slurm.world_size()
-            local_world = world // int(environment.get("SLURM_NNODES", "1"))
-            return cls(
-                "srun", slurm.global_rank(), world, slurm.local_rank(), local_world, slurm.main_address, slurm.main_port
+            rank, world, local_rank = (
+                int(environment[name]) for name in ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
             )
+            local_world = world // int(environment.get("SLURM_NNODES", "1"))
+            return cls("srun", rank, world, local_rank, local_world, *_slurm_meeting_point(environment))
         return None
 
     def check(self, devices: int, nodes: int) -> None:

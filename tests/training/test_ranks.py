@@ -17,7 +17,7 @@ from aaca.training.trainer import TrainerSpec
 from tests.toys import plain_recipe, square_table, tiny_vit
 
 ONE = TrainerSpec(accelerator="cpu")
-TWO = TrainerSpec(accelerator="cpu", devices=2, strategy="ddp_spawn")
+TWO = TrainerSpec(accelerator="cpu", devices=2)
 
 
 def test_fit_validation_and_features_are_the_same_on_one_and_two_ranks(tmp_path):

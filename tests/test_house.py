@@ -10,14 +10,14 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from aaca.runtime.app import run_id
+import aaca.runtime.app  # noqa: F401  registers the resolver of run folders
 from aaca.runtime.cli import JOBS, options
-from aaca.runtime.config import load_config
+from aaca.runtime.config import load_config, plain
 from experiments.debug_config import DebugConfig
 from tests.toys import picture_folder
 
 ROOT = Path(__file__).parent.parent
-GROUPS = ("dataset", "model", "recipe", "trainer", "selector", "repair", "logger", "size", "method")
+GROUPS = ("dataset", "model", "recipe", "trainer", "selector", "repair", "logger", "resume", "size", "method")
 CASES = [(group, option) for group in GROUPS for option in options(group)]
 NEEDS = {
     "dataset=imagefolder": ["dataset.root=pictures"],
@@ -32,11 +32,10 @@ def test_every_option_composes_and_parses(group, option, tmp_path, monkeypatch):
         monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
     monkeypatch.chdir(tmp_path)
     picture_folders(tmp_path)
-    OmegaConf.register_new_resolver("aaca.run_id", run_id, replace=True)
     choice = f"{group}={option}"
     with initialize_config_module("aaca.conf", version_base="1.3"):
         config = compose("debug", overrides=[choice, *NEEDS.get(choice, [])])
-    parsed = load_config(config, DebugConfig)
+    parsed = load_config(plain(config), DebugConfig)
     if group == "method":
         assert parsed.method.name == option
     if group == "size":
@@ -61,12 +60,11 @@ def test_every_option_starts_with_a_comment_that_says_what_it_is():
 @pytest.mark.parametrize("size", ["smoke", "demo", "full"])
 @pytest.mark.parametrize("recipe", sorted(options("recipe")))
 def test_every_size_goes_with_every_recipe_and_every_job_takes_size_and_seed(size, recipe):
-    OmegaConf.register_new_resolver("aaca.run_id", run_id, replace=True)
     with initialize_config_module("aaca.conf", version_base="1.3"):
         config = compose("debug", overrides=[f"size={size}", f"recipe={recipe}", "debugset.per_class=5", "seed=3"])
         for job in JOBS:
             assert compose(job, overrides=[f"size={size}", "seed=3", "paths.root=x"]).paths.root == "x"
-    assert load_config(config, DebugConfig).seed == 3
+    assert load_config(plain(config), DebugConfig).seed == 3
 
 
 def test_every_relative_link_of_the_readme_and_docs_exists():

@@ -25,6 +25,7 @@ from aaca.runtime.failures import clear, failures, record
 from aaca.runtime.launch import launch
 from aaca.runtime.log import console, setup_logging
 from aaca.runtime.outside import Outside
+from aaca.runtime.run_folder import RUN
 from aaca.runtime.secrets import learn, redact, refuse_secrets
 from aaca.runtime.trial import SWEEP_VARIABLE, Trial, material, run_frozen, sweep_id
 
@@ -73,7 +74,8 @@ class Task:
         line = one_line(error, self.name)
         trace = None if line else getattr(error, "trace", None) or traceback.format_exc()
         shown = line or (str(error) if isinstance(error, AacaError) else summary(error))
-        if self.is_trial and trial is not None:
+        # a single run that has not taken its folder yet leaves nothing: whoever mistyped is there to read the line
+        if self.is_trial and trial is not None and (_sweeping() or (trial.path / RUN).is_file()):
             try:
                 record(trial, shown, trace)
             except OSError as unwritable:

@@ -41,7 +41,11 @@ def main(folder: Path, rank: int) -> int:
             if world > 1:
                 stack.enter_context(joined(_meet(folder, rank, world), rank, world, rank, world, request["cuda"]))
             module, _, name = request["target"].partition(":")
-            value = getattr(importlib.import_module(module), name)(request["argument"])
+            try:
+                value = getattr(importlib.import_module(module), name)(request["argument"])
+            except Exception as error:  # noted before the group is destroyed, which the others will stumble over
+                write_json(result_file(folder, rank), _described(error, request))
+                return 1
     except Exception as error:
         write_json(result_file(folder, rank), _described(error, request))
         return 1

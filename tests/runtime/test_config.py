@@ -10,7 +10,7 @@ from pydantic import Field
 
 from aaca.debugset.selectors.base import Selector
 from aaca.debugset.selectors.similarity import Similarity
-from aaca.runtime.config import PLUGINS_VARIABLE, load_config, resolve_target
+from aaca.runtime.config import PLUGINS_VARIABLE, load_config, plain, resolve_target
 from aaca.runtime.errors import ConfigError
 
 
@@ -33,7 +33,7 @@ SIMILARITY = {"_target_": "aaca.debugset.selectors.similarity.Similarity"}
 
 def load(**changes: Any) -> Schema:
     base: dict[str, Any] = {"inner": {"per_class": 3}, "selector": SIMILARITY}
-    return load_config(OmegaConf.create({**base, **changes}), Schema)
+    return load_config(plain(OmegaConf.create({**base, **changes})), Schema)
 
 
 def test_a_valid_config_becomes_typed_objects_and_plugins():

@@ -1,5 +1,6 @@
 """Two ranks (gloo) do what one does: same weights, same features, same metric; every id exactly once."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -10,32 +11,34 @@ from safetensors.torch import load_file
 from aaca.data.features import FeatureStore
 from aaca.models.timm_model import TimmModel
 from aaca.repair.base import start_classifier
-from aaca.runtime.errors import ConfigError
+from aaca.runtime.errors import AacaError, ConfigError
+from aaca.runtime.files import read_json
+from aaca.runtime.launch import TreeFailed, launch
+from aaca.runtime.stages import PROGRESS
+from aaca.training.checkpoints import found
 from aaca.training.extract import check_stochastic, extract_features
-from aaca.training.fit import WEIGHTS, FitJob, fit_classifier
+from aaca.training.fit import WEIGHTS
 from aaca.training.trainer import TrainerSpec
 from tests.toys import plain_recipe, square_table, tiny_vit
 
 ONE = TrainerSpec(accelerator="cpu")
-TWO = TrainerSpec(accelerator="cpu", devices=2)
 
 
 def test_fit_validation_and_features_are_the_same_on_one_and_two_ranks(tmp_path):
-    train, audit = square_table(tmp_path / "data", 48), square_table(tmp_path / "data", 15, "audit", seed=1)
+    audit = square_table(tmp_path / "data", 15, "audit", seed=1)
     results = {}
-    for name, spec, batch in (("one", ONE, 8), ("two", TWO, 4)):
+    for name, world in (("one", 1), ("two", 2)):
         folder = tmp_path / name
         folder.mkdir()
-        recipe = plain_recipe(batch_size=batch)
-        classifier = start_classifier(tiny_vit(), 2, recipe, 0)
-        job = FitJob(train, audit, recipe, spec, rule="best", epoch_size=48, seed=3, label=name)
-        summary = fit_classifier(classifier, job, folder)
-        store = extract_features(classifier, audit, folder / "features", spec, batch_size=4)
-        results[name] = (load_file(folder / WEIGHTS), summary, store)
+        argument = {"folder": str(folder), "data": str(tmp_path / "data")}
+        summary = launch("tests.training.rank_tasks:fit_and_extract", argument, world)
+        results[name] = (load_file(folder / WEIGHTS), summary, FeatureStore(folder / "features"))
     (weights, summary, store), (weights2, summary2, store2) = results["one"], results["two"]
     for key in weights:
         # Adam divides by the gradient's size, so rounding shows in weights whose gradient is nearly zero
         torch.testing.assert_close(weights2[key], weights[key], rtol=1e-3, atol=2e-4)
+    assert len(set(summary2["parameters_sha256"])) == 1
+    assert len(summary2["parameters_sha256"]) == 2
     assert summary2["updates"] == summary["updates"] == 12
     assert summary2["metrics"]["loss"] == pytest.approx(summary["metrics"]["loss"], rel=1e-4)
     for metric in ("val/accuracy", "val/worst_group_accuracy"):
@@ -71,5 +74,48 @@ def test_features_do_not_depend_on_the_batch_size_and_stochastic_passes_need_som
 def test_impossible_devices_name_their_key():
     with pytest.raises(ConfigError, match=r"trainer\.devices: expected at least 1"):
         TrainerSpec(devices=0)
-    with pytest.raises(ConfigError, match=r"trainer\.strategy"):
-        TrainerSpec(accelerator="cpu", devices=2)
+    with pytest.raises(ConfigError, match=r"trainer\.nodes: expected at least 1"):
+        TrainerSpec(nodes=0)
+    with pytest.raises(AacaError, match=r"trainer\.devices: 2 on 1 node\(s\) asked for, but 1 rank\(s\) run"):
+        TrainerSpec(accelerator="cpu", devices=2).make("fit")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A fit on two ranks with batch norm, drop-path and mixing, uninterrupted."""
+    root = tmp_path_factory.mktemp("whole")
+    argument = {"folder": str(root), "data": str(root / "data"), "noisy": True}
+    return launch("tests.training.rank_tasks:fit_and_extract", argument, 2), load_file(root / WEIGHTS)
+
+
+def test_a_rank_that_vanishes_ends_the_others_with_the_reason_and_the_next_start_goes_on_to_the_bit(tmp_path, whole):
+    argument = {"folder": str(tmp_path), "data": str(tmp_path / "data"), "noisy": True, "every": 0}
+    began = time.monotonic()
+    with pytest.raises(TreeFailed, match=r"^rank 1 of 2 was ended by SIGKILL"):
+        launch("tests.training.rank_tasks:fit_and_extract", {**argument, "die_at": 4}, 2)
+    assert time.monotonic() - began < 60
+    assert [int(file.stem) for file in found(tmp_path / PROGRESS)] == [3, 2]
+    summary = launch("tests.training.rank_tasks:fit_and_extract", argument, 2)
+    expected, weights = whole
+    mine = load_file(tmp_path / WEIGHTS)
+    for name in weights:
+        assert torch.equal(mine[name], weights[name]), name
+    assert summary["parameters_sha256"] == expected["parameters_sha256"]
+    assert summary["metrics"] == pytest.approx(expected["metrics"], abs=0)
+
+
+@pytest.mark.parametrize(("world", "rank"), [(1, 0), (2, 1)])
+def test_an_interrupted_feature_pass_goes_on_to_the_bit(world, rank, tmp_path):
+    argument = {"data": str(tmp_path / "data"), "folder": str(tmp_path / "cut")}
+    with pytest.raises(TreeFailed, match="out of memory"):
+        launch("tests.training.rank_tasks:passes", {**argument, "die_at": 5, "rank": rank}, world)
+    note = read_json(tmp_path / "cut" / PROGRESS / f"rank-{rank}.json")
+    assert note == {"batches": 4, "of": [rank, world, 2]}
+    marked = np.load(tmp_path / "cut" / "logits.npy", mmap_mode="r+")
+    marked[0] = 7.0  # written before the note: not computed again
+    launch("tests.training.rank_tasks:passes", argument, world)
+    launch("tests.training.rank_tasks:passes", {**argument, "folder": str(tmp_path / "whole")}, world)
+    cut, whole = (FeatureStore(tmp_path / name).check() for name in ("cut", "whole"))
+    assert (cut.logits[0] == 7.0).all()
+    np.testing.assert_array_equal(cut.logits[1:], whole.logits[1:])
+    np.testing.assert_array_equal(cut.embeddings, whole.embeddings)

@@ -1,11 +1,14 @@
 """`ImageFolder`: any user's images, from `root/<split>/<class>/*` or from a manifest; nothing is copied."""
 
 import os
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from aaca.data.archive import is_archive, unpack
 from aaca.data.benchmark import Benchmark, BenchmarkSource
 from aaca.data.listing import digest_files, folders_in, is_utf8, list_files, printable, stat_files
 from aaca.data.manifest import read_manifest
@@ -13,6 +16,9 @@ from aaca.data.splits import check_per_class, cut_by_source, limit_per_class
 from aaca.data.table import ImageTable
 from aaca.runtime.errors import ConfigError, DataError, nearest
 from aaca.runtime.files import digest, file_sha256
+
+IMAGES = "images"
+"""Folder inside the benchmark's stage for the files of an archive."""
 
 SPLIT_NAMES = {
     "train": "train",
@@ -35,7 +41,7 @@ class ImageFolder(BenchmarkSource):
     `val` becomes `test` where no `test` is given, else `audit` where no `audit` is given. `pool`, `audit` and `test`
     that are still missing are cut from `train`: these fractions of each class's sources (an image without one is its
     own).
-    `per_class` then limits the images a class of each split.
+    `per_class` then limits the images a class of each split. `root` may be an archive (zip, tar) of such a folder.
     """
 
     def __init__(
@@ -51,6 +57,7 @@ class ImageFolder(BenchmarkSource):
         headline_slice: str = "all",
     ) -> None:
         self.root = Path(os.path.abspath(Path(root).expanduser()))  # noqa: PTH100 (resolve would follow links)
+        self._manifest = manifest
         self.manifest = None if manifest is None else self.root / Path(manifest).expanduser()
         self.classes = None if classes is None else [str(name) for name in classes]
         self.per_class = check_per_class(per_class)
@@ -70,23 +77,39 @@ class ImageFolder(BenchmarkSource):
             raise ConfigError("dataset.classes: expected at least 2 different class names, or null for all")
 
     def fingerprint(self) -> dict[str, Any]:
-        """Arguments, and a hash over path, size and time of every file. Raises `DataError` naming what is missing."""
-        frame, refused = self._listed = self._list()
-        return {
+        """Arguments, and a hash over path, size and time of every file. Raises `DataError` naming what is missing.
+
+        Of an archive, the hash of its bytes.
+        """
+        arguments = {
             "dataset": "imagefolder",
             "root": printable(str(self.root)),
-            "manifest": None if self.manifest is None else file_sha256(self.manifest),
             "classes": self.classes,
             "per_class": self.per_class,
             "seed": self.seed,
             "fractions": self.fractions,
             "headline_slice": self.headline_slice,
+        }
+        if self._is_archive():
+            return {**arguments, "archive": file_sha256(self.root), "manifest": self._manifest}
+        frame, refused = self._listed = self._list()
+        return {
+            **arguments,
+            "manifest": None if self.manifest is None else file_sha256(self.manifest),
             "files": digest_files(frame),
             "refused": digest(refused),
         }
 
+    def _is_archive(self) -> bool:
+        return is_archive(self.root) and self.root.is_file()
+
     def build(self, folder: Path) -> Benchmark:
-        """The benchmark over the files as `fingerprint` last listed them; writes nothing, paths are absolute."""
+        """The benchmark over the files as `fingerprint` last listed them; writes nothing, paths are absolute.
+
+        An archive is unpacked into `folder`, and paths are relative to it.
+        """
+        if self._is_archive():
+            return self._unpacked(folder)
         frame, refused = self._listed if self._listed is not None else self._list()
         classes = self._classes(frame)
         frame = frame[frame["label"].isin(classes)].reset_index(drop=True)
@@ -109,10 +132,25 @@ class ImageFolder(BenchmarkSource):
             refused=[*refused, *shared],
         ).check()
 
+    def _unpacked(self, folder: Path) -> Benchmark:
+        unpack(self.root, folder / IMAGES)
+        inside = folder / IMAGES
+        while self.manifest is None and len(list(inside.iterdir())) == 1 and not (inside / "train").is_dir():
+            inside = next(inside.iterdir())  # archives often hold one folder that holds the rest
+        part = copy(self)
+        part.root = inside
+        part.manifest = None if self._manifest is None else inside / self._manifest
+        built = part.build(folder)
+        paths = [str(Path(path).relative_to(folder)) for path in built.table.frame["path"]]
+        table = replace(built.table, frame=built.table.frame.assign(path=paths), root=folder)
+        return replace(built, table=table, description=f"Images of {printable(str(self.root))}.")
+
     def _list(self) -> tuple[pd.DataFrame, list[dict[str, str]]]:
         """Rows (path, label as text, split, …) with the files' facts, and what was left out."""
         if not self.root.is_dir() or not is_utf8(str(self.root)):
-            raise DataError(f"dataset.root: {printable(str(self.root))!r} is not a folder (with a UTF-8 name)")
+            raise DataError(
+                f"dataset.root: {printable(str(self.root))!r} is not a folder (with a UTF-8 name), nor an archive"
+            )
         frame, refused = self._from_folders() if self.manifest is None else self._from_manifest(self.manifest)
         if frame.empty:
             raise DataError(f"dataset.root: no image in {str(self.root)!r} ({len(refused)} files refused)")

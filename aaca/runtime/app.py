@@ -15,6 +15,7 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 
@@ -26,7 +27,7 @@ from aaca.runtime.launch import launch
 from aaca.runtime.log import console, setup_logging
 from aaca.runtime.outside import Outside
 from aaca.runtime.run_folder import RUN
-from aaca.runtime.secrets import learn, redact, refuse_secrets
+from aaca.runtime.secrets import learn, mask_file, redact, refuse_secrets
 from aaca.runtime.trial import SWEEP_VARIABLE, Trial, material, run_frozen, sweep_id
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -90,13 +91,14 @@ class Task:
 
 
 def _sweeping() -> bool:
-    return bool(HydraConfig.get().mode.name == "MULTIRUN")
+    return HydraConfig.get().mode is RunMode.MULTIRUN
 
 
 def _frozen(name: str, config: DictConfig) -> Trial:
     hydra_config = HydraConfig.get()
     values = plain(config)
     learn(values)
+    mask_file(Path(hydra_config.sweep.dir) / "multirun.yaml")  # Hydra has just put the whole config there
     return Trial(
         job=name,
         config=values,
@@ -176,9 +178,9 @@ def run_job(name: str, is_trial: bool = False) -> int:
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _reader_is_gone():
             return 0
-        if task.failed or _failed_trials():  # what a sweeper makes of trials that failed
-            return 1
         line = one_line(error, name)
+        if line is None and _failed_trials():  # a sweeper stumbled over trials that failed: they are the news
+            line = f"the sweep ended early ({summary(error)})"
         if line is None:
             raise
         print_error(line)
@@ -194,7 +196,9 @@ def _failed_trials() -> int:
     if failed:
         print_error(f"{len(failed)} trial(s) failed; the same command runs only what is missing")
     for failure in failed:
-        console.print(f"  {redact(failure.name)}: {redact(failure.reason)}", markup=False, highlight=False, soft_wrap=True)
+        console.print(
+            f"  {redact(failure.name)}: {redact(failure.reason)}", markup=False, highlight=False, soft_wrap=True
+        )
     return len(failed)
 
 

@@ -142,6 +142,20 @@ def identity(plugin: object) -> dict[str, Any]:
     return found
 
 
+def foreign_sources(config: Any) -> dict[str, str | None]:
+    """SHA-256 of the source of every plug-in class that `config` names and that is not aaca's own."""
+    if isinstance(config, Mapping):
+        found = {name: sha for value in config.values() for name, sha in foreign_sources(value).items()}
+        target = config.get(TARGET)
+        if isinstance(target, str) and not target.startswith("aaca."):
+            source = inspect.getsourcefile(importlib.import_module(target.rpartition(".")[0]))
+            found[target] = file_sha256(Path(source)) if source else None
+        return found
+    if isinstance(config, list | tuple):
+        return {name: sha for value in config for name, sha in foreign_sources(value).items()}
+    return {}
+
+
 def _classes(module: ModuleType) -> list[str]:
     return [
         name for name, value in vars(module).items() if isinstance(value, type) and value.__module__ == module.__name__

@@ -20,7 +20,7 @@ PORT = "port"
 
 
 class TreeFailed(AacaError):
-    """A rank failed or is gone. `trace` holds the traceback when the reason is a defect and not for the user to mend."""
+    """A rank failed or is gone. `trace` holds the traceback when the reason is a defect that no user can mend."""
 
     def __init__(self, reason: str, trace: str | None = None) -> None:
         super().__init__(reason, trace)
@@ -47,9 +47,7 @@ def launch(target: str, argument: Mapping[str, Any], world: int, cuda: bool = Fa
             for rank in range(world):
                 command = [sys.executable, "-m", "aaca.runtime.rank", str(folder), str(rank)]
                 environment = _environment(world)
-                ranks.append(
-                    subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, env=environment)
-                )
+                ranks.append(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, env=environment))
             for process in ranks:
                 _tell(process, line)
             _watch(ranks)

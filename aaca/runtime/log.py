@@ -37,7 +37,7 @@ def _redacted(record: logging.LogRecord) -> bool:
 
 
 def setup_logging(level: int = logging.INFO, prefix: str = "") -> None:
-    """Send the log to standard error, one line a message after `prefix`, secrets masked; results go to standard output."""
+    """Send the log to standard error, a line a message after `prefix`, secrets masked; results go to standard out."""
     handler = RichHandler(
         console=console, show_path=False, show_level=False, log_time_format="%H:%M:%S", rich_tracebacks=False
     )

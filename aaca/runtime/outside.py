@@ -56,8 +56,8 @@ class Outside:
         started = (self.local_world, self.world // self.local_world)
         if started != (devices, nodes):
             raise ConfigError(
-                f"trainer.devices: {devices} on {nodes} node(s) asked for, but {self.launcher} started "
-                f"{started[0]} rank(s) on {started[1]} node(s); set trainer.devices={started[0]} trainer.nodes={started[1]}"
+                f"trainer.devices: {devices} on {nodes} node(s) asked for, but {self.launcher} started {started[0]} "
+                f"rank(s) on {started[1]} node(s); set trainer.devices={started[0]} trainer.nodes={started[1]}"
             )
 
     @contextmanager

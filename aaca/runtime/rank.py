@@ -58,7 +58,12 @@ def _described(error: Exception, request: dict[str, Any]) -> dict[str, Any]:
 
     line = one_line(error, str(request["argument"].get("job", "")))
     trace = None if line else traceback.format_exc()
-    return {"error": line or summary(error), "trace": trace, "heard": isinstance(error, RankGone), "when": time.monotonic()}
+    return {
+        "error": line or summary(error),
+        "trace": trace,
+        "heard": isinstance(error, RankGone),
+        "when": time.monotonic(),
+    }
 
 
 def _meet(folder: Path, rank: int, world: int) -> Any:

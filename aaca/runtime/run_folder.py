@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from aaca import __version__
+from aaca.runtime.config import foreign_sources
 from aaca.runtime.errors import ConfigError
 from aaca.runtime.files import digest, ensure_writable, read_json, write_json, write_text
 from aaca.runtime.ranks import current
@@ -18,13 +19,14 @@ RUN, CONFIG = "run.json", "config.yaml"
 
 
 def claim(trial: Trial, dataset: Mapping[str, Any], force: bool) -> bool:
-    """Take the trial's folder for its config and this dataset; whether both and aaca were the same last time.
+    """Take the trial's folder for its (parsed) config and this dataset; whether these and the code are as last time.
 
     All ranks call it and compare what they hold. Raises `AacaError` with all values when they hold different datasets,
     `ConfigError` when the folder is another config's and not `force`.
     """
     ranks = current()
-    mine = {"config": trial.config_sha256, "dataset": digest(dataset), "aaca": __version__}
+    code = digest({"aaca": __version__, "plugins": foreign_sources(trial.config)})
+    mine = {"config": trial.config_sha256, "dataset": digest(dataset), "code": code}
     who = {"rank": ranks.rank, **mine, "pid": os.getpid(), "host": platform.node()}
     everyone = ranks.exchange(who)
     ranks.agree("dataset", mine["dataset"])

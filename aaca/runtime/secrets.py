@@ -9,7 +9,7 @@ from typing import Any
 
 from aaca.runtime.errors import ConfigError
 
-MASK = "[secret]"
+MASK = "(secret)"
 NAMED = re.compile(r"(api[_-]?key|access[_-]?key|secret|token|password|passwd|passphrase|credential)s?$", re.IGNORECASE)
 KNOWN = re.compile(r"sk-[\w-]{16,}|hf_\w{20,}|gh[pousr]_\w{20,}|AKIA[0-9A-Z]{16}|xox[abp]-[\w-]{10,}|wandb_v1_\w{16,}")
 """Shapes of keys that services hand out."""
@@ -35,6 +35,15 @@ def redact(text: str) -> str:
 def redacted(value: Any) -> Any:
     """Plain values with their secrets masked."""
     return json.loads(redact(json.dumps(value, ensure_ascii=False, default=str)))
+
+
+def mask_file(path: Path) -> None:
+    """Mask the secrets of a text file that somebody else wrote."""
+    if path.is_file():
+        text = path.read_text(encoding="utf-8")
+        masked = redact(text)
+        if masked != text:
+            path.write_text(masked, encoding="utf-8")
 
 
 def refuse_secrets(overrides: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints of a fit that is under way: verified after writing, the last two kept, refused when damaged or foreign."""
+"""Checkpoints of a fit under way: verified after writing, the last two kept, refused when damaged or foreign."""
 
 import hashlib
 import logging
@@ -139,4 +139,3 @@ def newest(folder: Path, fit: Mapping[str, Any], force: bool = False) -> Path | 
             )
         return file
     return None
-

@@ -11,7 +11,7 @@ from aaca.runtime.files import atomic_path
 
 
 class Curves(Callback):
-    """Writes one row an epoch (epoch, updates so far, loss, validation metrics) to `file`. Checkpoints carry the rows."""
+    """Writes a row an epoch (epoch, updates so far, loss, validation metrics) to `file`; checkpoints carry the rows."""
 
     def __init__(self, file: Path) -> None:
         self.file = file

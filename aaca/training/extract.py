@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -90,7 +91,8 @@ class Progress:
         """What an interrupted pass into `folder` left; nothing on any rank where one rank's note does not fit."""
         ranks = current()
         new = cls(folder / PROGRESS / f"rank-{ranks.rank}.json", [ranks.rank, ranks.world, batch_size], every)
-        note = read_json(new.file) if new.file.is_file() and (folder / "store.json").is_file() else {"of": None}
+        known = new.file.is_file() and (folder / "store.json").is_file()
+        note: dict[str, Any] = read_json(new.file) if known else {"of": None, "batches": 0}
         notes = ranks.exchange(note["of"] == new.of)
         return replace(new, batches=int(note["batches"])) if all(notes) else new
 
@@ -184,4 +186,3 @@ def _check(folder: Path) -> None:
     problem = ranks.share(problem)
     if problem:
         raise DataError(problem)
-

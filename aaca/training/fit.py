@@ -102,8 +102,9 @@ def group_codes(table: ImageTable) -> Tensor:
 def fit_classifier(classifier: Classifier, job: FitJob, folder: Path) -> dict[str, Any]:
     """Train `classifier` in place, write its weights and `fit.json` to `folder`, and return what `fit.json` holds.
 
-    All ranks call it. What an interrupted call left in `folder` (checkpoints below `PROGRESS`) is gone on from: the
-    result is the same, on the CPU to the bit. Raises `ConfigError` when the images do not fill one batch, `AacaError` on a non-finite loss.
+    All ranks call it. It goes on from what an interrupted call left in `folder` (checkpoints below `PROGRESS`): the
+    result is the same, on the CPU to the bit. Raises `ConfigError` when the images do not fill one batch, `AacaError`
+    on a non-finite loss.
     """
     recipe, spec, ranks = job.recipe, job.trainer, current()
     done = ranks.share((folder / SUMMARY).is_file())

@@ -90,6 +90,6 @@ def test_secrets_of_a_config_reach_no_run(board, tmp_path, monkeypatch):
     secrets.learn({"dataset": {"token": "planted-secret"}})
     board.begin(tmp_path, "s", ["note=planted-secret"], {"dataset": {"token": "planted-secret"}})
     with board.loop("f0", tmp_path / "stage") as (logger,):
-        assert logger.experiment.tags == ("note=[secret]",)
-        assert logger.experiment.config["dataset"]["token"] == "[secret]"
+        assert logger.experiment.tags == ("note=(secret)",)
+        assert logger.experiment.config["dataset"]["token"] == "(secret)"
     assert not [file for file in tmp_path.rglob("*") if file.is_file() and b"planted-secret" in file.read_bytes()]

@@ -1,16 +1,19 @@
 """Kills a small `debug` run at random moments, starts it again, and compares what it ends with.
 
-`python -m tests.jobs.kill_points FOLDER POINTS SEED` prints one JSON line a point. Imports are paid once: every run is
-a fork of this process, which never computes anything itself.
+`python -m tests.jobs.kill_points FOLDER POINTS SEED [OVERRIDES]` prints one JSON line a point. Imports are paid once:
+every run is a fork of this process, which never computes anything itself. A point is one to three kills (SIGKILL or
+SIGTERM, at moments drawn over the whole run) and a last start that is left alone.
 """
 
 import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +21,13 @@ import pandas as pd
 
 from tests.toys import SMOKE
 
+MARK = "AACA_KILL_POINT"
+SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 TIMES = ("started", "finished", "seconds", "seconds_total", "stage_seconds", "stage_reused", "peak_memory_mb")
-JOB = ("debug", "method=s_similarity", *SMOKE, "recipe.epochs=6", "resume.every=0")
+JOB = ("debug", "method=s_similarity", *SMOKE, "recipe.epochs=12", "resume.every=0")
 
 
-def start(root: Path) -> int:
+def start(root: Path, more: Sequence[str] = ()) -> int:
     """Fork a process that runs the job below `root`; its id."""
     root.mkdir(parents=True, exist_ok=True)
     child = os.fork()
@@ -36,7 +41,7 @@ def start(root: Path) -> int:
         os.chdir(root)
         from aaca.runtime.cli import main
 
-        status = main([*JOB, f"paths.root={root}"])
+        status = main([*JOB, *more, f"paths.root={root}"])
     except SystemExit as stop:
         status = int(stop.code or 0)
     finally:
@@ -72,36 +77,74 @@ def sha(data: bytes) -> str:
 def stage_at(root: Path) -> str:
     """The stage that the log speaks of last, and whether it was under way."""
     text = (root / "log.txt").read_text() if (root / "log.txt").is_file() else ""
-    lines = [line[line.index("stage ") :].split() for line in text.splitlines() if "stage " in line and "at /" not in line]
+    lines = [
+        line[line.index("stage ") :].split() for line in text.splitlines() if "stage " in line and "at /" not in line
+    ]
     if not lines:
         return "start"
     last = lines[-1]
     return " ".join(last[1:-2] if last[-1] == "…" else ["after", last[1]])
 
 
-def main(folder: Path, points: int, seed: int) -> None:
+def interrupt(root: Path, more: Sequence[str], after: float, sent: signal.Signals) -> list[object] | None:
+    """Start, and kill after so many seconds; what was hit, or None where the run had ended before."""
+    child = start(root, more)
+    time.sleep(after)
+    os.kill(child, sent)
+    status = wait(child)
+    return None if status == 0 else [sent.name, stage_at(root), status]
+
+
+def processes() -> list[str]:
+    """Processes of these runs, other than this one, that are still there."""
+    left = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if MARK.encode() in (process / "environ").read_bytes():
+                left.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            continue  # it has just ended
+    return left
+
+
+def left_after(seconds: float) -> list[str]:
+    """The same, when they have had so long to notice."""
+    end = time.monotonic() + seconds
+    while (left := processes()) and time.monotonic() < end:
+        time.sleep(0.1)
+    return left
+
+
+def main(folder: Path, points: int, seed: int, more: Sequence[str] = ()) -> None:
     import experiments.debug_run  # noqa: F401  the imports that every fork would pay for
 
+    os.environ[MARK] = "1"  # what forks and their children inherit; this process started without it
     dice = random.Random(seed)
     began = time.monotonic()
-    assert wait(start(folder / "whole")) == 0, (folder / "whole" / "log.txt").read_text()
+    assert wait(start(folder / "whole", more)) == 0, (folder / "whole" / "log.txt").read_text()
     duration = time.monotonic() - began
     whole = result(folder / "whole")
     print(json.dumps({"seconds": round(duration, 2), "compared": len(whole)}), flush=True)
     for point in range(points):
-        root = folder / str(point)
-        kills = []
-        for _ in range(dice.choice([1, 1, 2, 3])):
-            child, sent = start(root), dice.choice([signal.SIGKILL, signal.SIGTERM])
-            time.sleep(dice.uniform(0, duration))
-            os.kill(child, sent)
-            status = wait(child)
-            kills.append([sent.name, stage_at(root), status])
-        status = wait(start(root))
-        same = status == 0 and result(root) == whole
+        root, wanted, kills = folder / str(point), dice.choice([1, 1, 2, 3]), []
+        for _ in range(wanted):
+            share = 1 if not kills else 0.6  # what is ready already is not made again
+            hit = interrupt(root, more, dice.uniform(0, share * duration), dice.choice(SIGNALS))
+            if hit is not None:
+                kills.append(hit)
+            elif not kills:
+                shutil.rmtree(root)  # it was faster than the draw; the point has to hit something
+        if not kills:
+            kills.append(interrupt(root, more, duration / 3, signal.SIGKILL))
+        orphans = left_after(10.0)
+        status = wait(start(root, more))
+        found = result(root) if status == 0 else {}
+        differs = [name for name in {**whole, **found} if whole.get(name) != found.get(name)]
         left = [str(path) for path in root.glob("stages/*/.*.work")]
-        print(json.dumps({"point": point, "kills": kills, "status": status, "same": same, "left": left}), flush=True)
+        line = {"point": point, "kills": kills, "status": status, "differs": differs, "left": left, "orphans": orphans}
+        print(json.dumps(line), flush=True)
+        shutil.rmtree(root)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])

@@ -1,14 +1,19 @@
 """What goes wrong at a terminal: Ctrl-C, a kill, corrupt files, a bad folder; every rerun works."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from PIL import Image
 
+from tests.data.test_scan import BAD
 from tests.toys import SMOKE, picture_folder
 
 AACA = [sys.executable, "-u", "-c", "import sys; from aaca.runtime.cli import main; sys.exit(main())"]
@@ -147,6 +152,98 @@ def test_a_trial_that_fails_does_not_stop_its_sweep(tmp_path, run):
     assert status == 1
     assert "selection_rule: 'lst' is not a choice; nearest valid: last" in said
     assert len(list(tmp_path.glob("runs/*/outcome.json"))) == 2
+
+
+def test_a_read_only_cache_serves_what_it_has_and_refuses_the_rest_in_one_line(tmp_path, run):
+    small = ("debug", *SMOKE, f"paths.root={tmp_path}")
+    assert run(*small, "method=none")[0] == 0
+    stages = tmp_path / "stages"
+    before = {path: path.stat().st_mtime_ns for path in stages.rglob("*")}
+    if subprocess.run(["mount", "--bind", str(stages), str(stages)], capture_output=True).returncode:
+        pytest.skip("no right to mount")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(stages)], check=True)
+        (outcome,) = tmp_path.glob("runs/*/outcome.json")
+        outcome.unlink()
+        assert run(*small, "method=none")[0] == 0  # all its stages are there
+        assert outcome.is_file()
+        status, said = run(*small, "method=s_random")
+        assert status == 1
+        assert "paths.root: cannot write to" in said
+        assert "Traceback" not in said
+        assert {path: path.stat().st_mtime_ns for path in stages.rglob("*")} == before
+    finally:
+        subprocess.run(["umount", "--lazy", str(stages)], check=True)
+
+
+def test_a_stage_folder_deleted_by_hand_is_made_again_when_it_is_needed(tmp_path, run):
+    small = ("debug", *SMOKE, f"paths.root={tmp_path}")
+    assert run(*small, "method=none")[0] == 0
+    (f0,) = tmp_path.glob("stages/f0/*/")
+    weights = (f0 / "model.safetensors").read_bytes()
+    shutil.rmtree(f0)
+    status, said = run(*small, "method=none")
+    assert status == 0
+    assert "finished before" in said  # a finished run needs no stage any more
+    assert run(*small, "method=s_random")[0] == 0
+    assert (f0 / "model.safetensors").read_bytes() == weights
+    (f0 / "model.safetensors").unlink()
+    status, said = run(*small, "method=duplicate")
+    assert status == 0
+    assert "lost model.safetensors" in said
+    assert (f0 / "model.safetensors").read_bytes() == weights
+
+
+def test_a_clock_that_goes_backwards_changes_nothing(tmp_path, run, monkeypatch):
+    """Wall time jumps back by an hour at every look at it."""
+    looks, real, form = [0], time.time, time.strftime
+
+    def back() -> float:
+        looks[0] += 1
+        return real() - 3600.0 * looks[0]
+
+    monkeypatch.setattr(time, "time", back)
+    monkeypatch.setattr(time, "strftime", lambda format, *given: form(format, *(given or (time.gmtime(back()),))))
+    small = ("debug", "method=s_random", *SMOKE, f"paths.root={tmp_path}", "resume.every=0")
+    assert run(*small)[0] == 0
+    assert looks[0] > 3
+    (outcome,) = tmp_path.glob("runs/*/outcome.json")
+    found = json.loads(outcome.read_text())
+    assert all(seconds >= 0 for seconds in found["stage_seconds"].values())
+    assert "finished before" in run(*small)[1]
+    assert run("compare", f"paths.root={tmp_path}")[0] == 0
+
+
+def test_a_thousand_images_of_which_fifty_are_bad_in_nine_ways(tmp_path, run):
+    root = tmp_path / "pictures"
+    kinds = [
+        "cut.jpg",
+        "cut.png",
+        "cut.webp",
+        "zero.jpg",
+        "text.jpg",
+        "script.png",
+        "bomb.png",
+        "broken.png",
+        "pipe.jpg",
+    ]
+    for split, count in (("train", 380), ("val", 95)):
+        for label, name in enumerate(("cat", "dog")):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                colour = (200, index % 256, index // 256) if label else (index % 256, 200, index // 256)
+                Image.new("RGB", (40, 36), colour).save(folder / f"{index}.png")
+    for index in range(50):
+        kind = kinds[index % 9]
+        stem, _, suffix = kind.partition(".")
+        BAD[kind][1](root / ("train" if index % 5 else "val") / ("cat", "dog")[index % 2] / f"{stem}{index}.{suffix}")
+    status, said = run(*arguments(root, tmp_path / "out"))
+    assert status == 0, said
+    assert "50 files are left out" in said
+    (file,) = tmp_path.glob("out/stages/benchmark/*/table.parquet")
+    assert len(pd.read_parquet(file)) == 950
+    assert not [path for path in pd.read_parquet(file)["path"] if not path.rpartition("/")[2][0].isdigit()]
 
 
 def test_an_unwritable_root_is_one_line(tmp_path, run):

@@ -1,4 +1,4 @@
-"""A tree of ranks: they know each other, fail together with the right reason, and never outlive the one who started them."""
+"""A tree of ranks: they know each other, fail together with the right reason, and never outlive who started them."""
 
 import os
 import signal
@@ -64,7 +64,10 @@ def test_one_rank_that_fails_ends_all_with_its_reason(how, rank, wait, said, tra
         assert "rank_tasks.py" in str(caught.value.trace)
 
 
-PARENT = "from aaca.runtime.launch import launch; launch('tests.runtime.rank_tasks:sleep_with_a_child', {{'folder': {!r}}}, 2)"
+PARENT = (
+    "from aaca.runtime.launch import launch; "
+    "launch('tests.runtime.rank_tasks:sleep_with_a_child', {{'folder': {!r}}}, 2)"
+)
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])

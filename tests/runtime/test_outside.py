@@ -28,7 +28,9 @@ def test_torchrun():
     place = Outside.find(TORCHRUN)
     assert place == Outside("torchrun", 3, 4, 1, 2, "node0", 29500)
     place.check(devices=2, nodes=2)
-    with pytest.raises(ConfigError, match=r"trainer\.devices: 8 on 1 node\(s\).*torchrun started 2 rank\(s\) on 2 node"):
+    with pytest.raises(
+        ConfigError, match=r"trainer\.devices: 8 on 1 node\(s\).*torchrun started 2 rank\(s\) on 2 node"
+    ):
         place.check(devices=8, nodes=1)
 
 

@@ -18,9 +18,9 @@ from aaca.models.timm_model import TimmModel
 from aaca.repair.base import start_classifier
 from aaca.runtime.errors import AacaError, ConfigError, DataError
 from aaca.runtime.files import read_json
+from aaca.runtime.stages import PROGRESS
 from aaca.training import checkpoints
 from aaca.training.checkpoints import VerifiedCheckpoints, found, newest
-from aaca.runtime.stages import PROGRESS
 from aaca.training.fit import SUMMARY, WEIGHTS, FitJob, fit_classifier
 from aaca.training.resume import ResumeSpec
 from aaca.training.trainer import TrainerSpec

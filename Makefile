@@ -35,6 +35,7 @@ type: setup
 
 bench: setup
 	$(BIN)/python tests/bench/overhead.py
+	$(BIN)/python tests/bench/relaunch.py
 
 docs: setup
 	$(BIN)/python docs/make_results.py $(ROOT)

@@ -232,7 +232,8 @@ def test_a_thousand_images_of_which_fifty_are_bad_in_nine_ways(tmp_path, run):
             folder = root / split / name
             folder.mkdir(parents=True)
             for index in range(count):
-                colour = (200, index % 256, index // 256) if label else (index % 256, 200, index // 256)
+                shade, step = index % 190, 40 * (index // 190) + (100 if split == "val" else 0)  # no two are equal
+                colour = (200, shade, step) if label else (shade, 200, step)
                 Image.new("RGB", (40, 36), colour).save(folder / f"{index}.png")
     for index in range(50):
         kind = kinds[index % 9]

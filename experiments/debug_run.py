@@ -46,11 +46,21 @@ def debug(trial: Trial) -> Outcome:
     _check_feasible(options)
     dataset = options.dataset.fingerprint()  # looks at the files: a wrong folder fails before anything is written
     log.info("method %s, seed %d  →  %s", options.method.name, options.seed, trial.path)
-    unchanged = claim(trial, dataset, options.resume.force)
-    if unchanged and options.resume.mode == "auto" and (trial.path / FILE).is_file():
+    identity = claim(trial, dataset, options.resume.force)
+    found = _finished(trial, identity) if options.resume.mode == "auto" and current().rank == 0 else None
+    found = current().share(None if found is None else found.to_json())
+    if found is not None:
         log.info("finished before; nothing has changed since")
-        return Outcome.load(trial.path)
-    return DebugRun(options, dataset, trial).outcome()
+        return Outcome.from_json(found)
+    return DebugRun(options, dataset, trial, identity).outcome()
+
+
+def _finished(trial: Trial, identity: str) -> Outcome | None:
+    # an outcome of other images, of another config, or of other code does not count; it stays until a new one is there
+    if not (trial.path / FILE).is_file():
+        return None
+    outcome = Outcome.load(trial.path)
+    return outcome if outcome.identity == identity else None
 
 
 def _check_feasible(options: DebugConfig) -> None:
@@ -77,6 +87,7 @@ class DebugRun:
     options: DebugConfig
     dataset: Mapping[str, Any]  # its fingerprint
     trial: Trial
+    identity: str  # of config, dataset and code
 
     def __post_init__(self) -> None:
         root = Path(self.options.paths.root).absolute()
@@ -262,6 +273,7 @@ class DebugRun:
             history=self.cache.history,
         )
         outcome = outcome_of(finished, self.options, self.trial.choices, self.trial.overrides, started)
+        outcome.identity = self.identity
         if current().rank == 0:
             write_run(self.trial.path, outcome, finished, self.options.logger)
         numbers = f"accuracy {outcome.accuracy:.3f}, worst group {outcome.worst_group_accuracy:.3f}"

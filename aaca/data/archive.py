@@ -1,5 +1,7 @@
 """Unpacking an archive that nobody vouches for: regular files below one folder, within bounds, or nothing at all."""
 
+import gzip
+import lzma
 import shutil
 import stat
 import tarfile
@@ -19,6 +21,10 @@ MAX_RATIO = 100
 """Unpacked bytes per byte of archive, above `FREE_BYTES`: images are compressed already, so that is a bomb."""
 FREE_BYTES = 64 * 2**20
 MAX_FILES = 20_000_000
+_DAMAGED = (
+    *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, lzma.LZMAError, zlib.error),
+    *(EOFError, NotImplementedError, ValueError, RuntimeError),  # the last: an encrypted zip
+)
 CHUNK = 2**20
 
 
@@ -44,11 +50,13 @@ def unpack(archive: Path, folder: Path) -> int:
     """
     folder.mkdir(parents=True)
     allowed = max(FREE_BYTES, MAX_RATIO * archive.stat().st_size)
-    count = total = 0
+    count = files = total = 0
     try:
         with _members(archive) as members:
             for member in members:
                 goal = folder / _safe(archive, member)
+                if (count := count + 1) > MAX_FILES:
+                    raise DataError(f"{archive}: more than {MAX_FILES} files and folders")
                 if member.is_folder:
                     goal.mkdir(parents=True, exist_ok=True)
                     continue
@@ -59,19 +67,22 @@ def unpack(archive: Path, folder: Path) -> int:
                         if total > allowed:
                             raise DataError(f"{archive}: unpacks to more than {allowed} bytes (an archive bomb?)")
                         target.write(chunk)
-                count += 1
-                if count > MAX_FILES:
-                    raise DataError(f"{archive}: more than {MAX_FILES} files")
+                files += 1
     except (FileExistsError, NotADirectoryError) as error:
         shutil.rmtree(folder)
         raise DataError(f"{archive}: {member.name[:200]!r} occurs twice") from error
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
+    except _DAMAGED as error:
         shutil.rmtree(folder)
         raise DataError(f"{archive}: not a readable archive ({error})") from error
+    except OSError as error:
+        shutil.rmtree(folder)
+        if error.errno is not None:
+            raise
+        raise DataError(f"{archive}: not a readable archive ({error})") from error  # what bz2 says of damage
     except BaseException:
         shutil.rmtree(folder)
         raise
-    return count
+    return files
 
 
 def _safe(archive: Path, member: _Member) -> PurePosixPath:
@@ -91,13 +102,19 @@ def _members(archive: Path) -> Iterator[Iterator[_Member]]:
             yield map(partial(_zip_member, opened), opened.infolist())
     else:
         with tarfile.open(archive) as tar:
-            yield map(partial(_tar_member, tar), tar)
+            yield _tar_members(tar)
 
 
 def _zip_member(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
     kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where the archive was made on a system without such kinds
     plain = kind in (0, stat.S_IFREG, stat.S_IFDIR)
     return _Member(info.filename, plain and info.is_dir(), plain and not info.is_dir(), partial(opened.open, info))
+
+
+def _tar_members(tar: tarfile.TarFile) -> Iterator[_Member]:
+    yield from map(partial(_tar_member, tar), tar)
+    while tar.fileobj is not None and tar.fileobj.read(CHUNK):  # to the end, where the checksum is
+        pass
 
 
 def _tar_member(tar: tarfile.TarFile, info: tarfile.TarInfo) -> _Member:

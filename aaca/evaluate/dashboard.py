@@ -26,7 +26,7 @@ class Dashboard(ABC):
     def begin(self, root: Path, study: str, tags: list[str], config: Mapping[str, Any]) -> None:
         """What the following stages belong to: study, overrides, resolved config; files go below `root`."""
         self.root, self.study, self.config = root, study, redacted(config)
-        self.tags = [redacted(tag)[:TAG_LENGTH] for tag in tags]
+        self.tags = [tag[:TAG_LENGTH] for tag in redacted(tags)]
 
     @abstractmethod
     def loop(self, stage: str, folder: Path) -> AbstractContextManager[list[Logger]]:

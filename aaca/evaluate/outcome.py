@@ -64,6 +64,7 @@ class Outcome:
     started: str = ""  # ISO 8601
     finished: str = ""
     aaca_version: str = ""
+    identity: str = ""  # hash of config, dataset listing and code: a run of an equal one need not be repeated
     status: str = "ok"
     schema: int = SCHEMA
 

@@ -5,8 +5,10 @@ import os
 import re
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from types import FrameType
@@ -22,7 +24,7 @@ from rich.markup import escape
 from aaca.runtime.config import plain
 from aaca.runtime.errors import AacaError, ConfigError
 from aaca.runtime.explain import one_line, summary
-from aaca.runtime.failures import clear, failures, record
+from aaca.runtime.failures import clear, failures, noted_since, record
 from aaca.runtime.launch import launch
 from aaca.runtime.log import console, setup_logging
 from aaca.runtime.outside import Outside
@@ -51,7 +53,7 @@ class Task:
     """What Hydra and its launchers call for one trial, in this process or in one of theirs (so it can be pickled)."""
 
     def __init__(self, name: str, is_trial: bool) -> None:
-        self.name, self.is_trial, self.failed = name, is_trial, False
+        self.name, self.is_trial, self.failed, self.home = name, is_trial, False, os.getpid()
         self.__name__ = self.__qualname__ = name
 
     def __call__(self, config: DictConfig) -> float | None:
@@ -60,17 +62,19 @@ class Task:
         outside, trial = Outside.find(), None
         rank = outside.rank if outside is not None else 0
         setup_logging(logging.WARNING if rank else logging.INFO, f"rank {rank}: " if rank else "")
+        began = time.time()
         try:
-            trial = _frozen(self.name, config)
+            trial = _unresolved(self.name)
+            trial = replace(trial, config=_resolved(config))
             value = _start(trial, outside)
             if self.is_trial and rank == 0:
                 clear(trial.path)
             return value
         except Exception as error:
-            self._fail(error, trial, outside)
+            self._fail(error, trial, outside, began)
             return None
 
-    def _fail(self, error: Exception, trial: Trial | None, outside: Outside | None) -> None:
+    def _fail(self, error: Exception, trial: Trial | None, outside: Outside | None, began: float) -> None:
         self.failed = True
         line = one_line(error, self.name)
         trace = None if line else getattr(error, "trace", None) or traceback.format_exc()
@@ -78,9 +82,12 @@ class Task:
         # a single run that has not taken its folder yet leaves nothing: whoever mistyped is there to read the line
         if self.is_trial and trial is not None and (_sweeping() or (trial.path / RUN).is_file()):
             try:
-                record(trial, shown, trace)
+                if outside is None or not noted_since(trial.path, began):  # the rank that fails first knows why
+                    record(trial, shown, trace)
             except OSError as unwritable:
                 console.print(f"the failure could not be noted in {trial.folder}: {unwritable.strerror}")
+                if os.getpid() != self.home:  # in a launcher's worker this is the only way left to tell
+                    raise error from unwritable
         if trace and not (self.is_trial and _sweeping()):
             console.print(redact(trace), markup=False, highlight=False)
         print_error(shown)
@@ -94,14 +101,19 @@ def _sweeping() -> bool:
     return HydraConfig.get().mode is RunMode.MULTIRUN
 
 
-def _frozen(name: str, config: DictConfig) -> Trial:
-    hydra_config = HydraConfig.get()
+def _resolved(config: DictConfig) -> dict[str, Any]:
     values = plain(config)
     learn(values)
-    mask_file(Path(hydra_config.sweep.dir) / "multirun.yaml")  # Hydra has just put the whole config there
+    mask_file(Path(HydraConfig.get().sweep.dir) / "multirun.yaml")  # Hydra has just put the whole config there
+    return values
+
+
+def _unresolved(name: str) -> Trial:
+    # what is known of a trial even if its config does not resolve
+    hydra_config = HydraConfig.get()
     return Trial(
         job=name,
-        config=values,
+        config={},
         folder=str(hydra_config.runtime.output_dir),
         choices={group: str(option) for group, option in hydra_config.runtime.choices.items()},
         overrides=material(list(hydra_config.overrides.task)),
@@ -219,5 +231,5 @@ def _reader_is_gone() -> bool:
 def print_error(message: str) -> None:
     """One line on standard error; with AACA_DEBUG set, the traceback before it."""
     if os.environ.get("AACA_DEBUG"):
-        traceback.print_exc()
+        console.print(redact(traceback.format_exc()), markup=False, highlight=False)
     console.print(f"[bold red]error[/]: {escape(redact(message))}", highlight=False, soft_wrap=True)

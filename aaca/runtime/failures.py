@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from aaca.runtime.files import write_json, write_text
+from aaca.runtime.secrets import redact, redacted
 from aaca.runtime.trial import Trial
 
 FAILED = "failed.json"
@@ -44,10 +45,17 @@ def record(trial: Trial, reason: str, trace: str | None = None) -> Failure:
         when=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         sweep=trial.sweep,
     )
-    write_json(trial.path / FAILED, {name: value for name, value in asdict(failure).items() if name != "folder"})
+    noted = {name: value for name, value in asdict(failure).items() if name != "folder"}
+    write_json(trial.path / FAILED, redacted(noted))
     if trace is not None:
-        write_text(trial.path / TRACEBACK, trace)
+        write_text(trial.path / TRACEBACK, redact(trace))
     return failure
+
+
+def noted_since(folder: Path, began: float) -> bool:
+    """Whether a failure was noted after `began` (seconds of the wall clock)."""
+    file = folder / FAILED
+    return file.is_file() and file.stat().st_mtime >= began
 
 
 def clear(folder: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from aaca.runtime.errors import AacaError
-from aaca.runtime.secrets import redact
+from aaca.runtime.secrets import mask_values
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 """Error numbers of a disk that is full or does not let us write."""
@@ -52,7 +52,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` atomically (UTF-8), known secrets masked."""
     with atomic_path(path) as temporary:
-        temporary.write_text(redact(text), encoding="utf-8")
+        temporary.write_text(mask_values(text), encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:

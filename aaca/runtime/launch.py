@@ -50,8 +50,8 @@ def launch(target: str, argument: Mapping[str, Any], world: int, cuda: bool = Fa
                 ranks.append(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, env=environment))
             for process in ranks:
                 _tell(process, line)
-            _watch(ranks)
-            if any(process.returncode for process in ranks):
+            _watch(folder, ranks)
+            if any(process.returncode != 0 for process in ranks):
                 raise _reason(folder, ranks)
             values = [read_json(result_file(folder, rank)) for rank in range(world)]
         finally:
@@ -73,11 +73,13 @@ def _environment(world: int) -> dict[str, str]:
     return {"OMP_NUM_THREADS": str(max(1, cores // world)), **os.environ}
 
 
-def _watch(ranks: list[subprocess.Popen[bytes]]) -> None:
-    # until all have ended well, or one has not and the others have had their say
+def _watch(folder: Path, ranks: list[subprocess.Popen[bytes]]) -> None:
+    # until all have ended well, or one has not and the others have had their say; a rank that has noted an error has
+    # failed also while it still hangs in its own clean-up
     failed_at = None
     while None in [process.poll() for process in ranks]:
-        if failed_at is None and any(process.returncode for process in ranks):
+        failed = any(process.returncode for process in ranks) or any(folder.glob("error-*.json"))
+        if failed_at is None and failed:
             failed_at = time.monotonic()
         if failed_at is not None and time.monotonic() - failed_at > GRACE:
             return
@@ -95,21 +97,29 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def result_file(folder: Path, rank: int) -> Path:
-    """Where a rank leaves its value or its error."""
+    """Where a rank leaves its value."""
     return folder / f"rank-{rank}.json"
 
 
+def error_file(folder: Path, rank: int) -> Path:
+    """Where a rank leaves its error."""
+    return folder / f"error-{rank}.json"
+
+
 def _reason(folder: Path, ranks: list[subprocess.Popen[bytes]]) -> TreeFailed:
-    # A rank that vanished is the cause of what the others say. Else errors that a user can mend go before defects (a
-    # broken connection looks like one), and what a rank knows itself before what it heard of another.
-    said = []
+    # A rank that vanished is the cause of what the others say, unless it aborted: that is how communication libraries
+    # end a rank whose peer is gone. Else errors that a user can mend go before defects (a broken connection looks like
+    # one), and what a rank knows itself before what it heard of another.
+    said, vanished = [], []
     for rank, process in enumerate(ranks):
-        if result_file(folder, rank).is_file():
-            result = read_json(result_file(folder, rank))
-            if "error" in result:
-                said.append((result["trace"] is not None, result["heard"], result["when"], rank, result))
+        if error_file(folder, rank).is_file():
+            result = read_json(error_file(folder, rank))
+            said.append((result["trace"] is not None, result["heard"], result["when"], rank, result))
         elif process.returncode:
-            return TreeFailed(f"rank {rank} of {len(ranks)} {_ended(process.returncode)}")
+            vanished.append((process.returncode == -signal.SIGABRT, rank, process.returncode))
+    if vanished and not (said and min(vanished)[0]):
+        _, rank, code = min(vanished)
+        return TreeFailed(f"rank {rank} of {len(ranks)} {_ended(code)}")
     *_, rank, first = min(said)
     where = f"rank {rank}: " if rank and not first["error"].startswith("rank") else ""
     return TreeFailed(where + first["error"], first["trace"])

@@ -69,7 +69,8 @@ class Outside:
         if _store is None:
             _store = self._connect()
         _trials += 1
-        store = dist.PrefixStore(f"aaca/{_trials}", _store)
+        start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # the agent's store outlives a restart of the ranks
+        store = dist.PrefixStore(f"aaca/{start}/{_trials}", _store)
         with joined(store, self.rank, self.world, self.local_rank, self.local_world, cuda) as ranks:
             yield ranks
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from aaca.runtime.files import write_json, write_text
-from aaca.runtime.launch import PORT, result_file
+from aaca.runtime.launch import PORT, error_file, result_file
 from aaca.runtime.log import setup_logging
 from aaca.runtime.ranks import ARRIVAL, RankGone, joined
 from aaca.runtime.secrets import learn
@@ -44,10 +44,10 @@ def main(folder: Path, rank: int) -> int:
             try:
                 value = getattr(importlib.import_module(module), name)(request["argument"])
             except Exception as error:  # noted before the group is destroyed, which the others will stumble over
-                write_json(result_file(folder, rank), _described(error, request))
+                write_json(error_file(folder, rank), _described(error, request))
                 return 1
     except Exception as error:
-        write_json(result_file(folder, rank), _described(error, request))
+        write_json(error_file(folder, rank), _described(error, request))
         return 1
     write_json(result_file(folder, rank), {"value": value})
     return 0

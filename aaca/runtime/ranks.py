@@ -13,7 +13,7 @@ from typing import Any
 
 from aaca.runtime.errors import AacaError
 
-ARRIVAL = 600.0  # seconds that ranks wait for each other where all have to come by at once
+ARRIVAL = 600.0  # seconds that ranks wait for each other at the start
 COLLECTIVE = datetime.timedelta(minutes=30)  # a collective of training that takes longer has lost a rank
 
 
@@ -44,8 +44,11 @@ class Ranks:
         self._wait(key, None, "rank 0")
         return json.loads(self.store.get(key))
 
-    def exchange(self, value: Any) -> list[Any]:
-        """The values (plain JSON) of all ranks, in order. Raises `RankGone` when one does not come in time."""
+    def exchange(self, value: Any, within: float | None = None) -> list[Any]:
+        """The values (plain JSON) of all ranks, in order. Raises `RankGone` when one does not come `within` seconds.
+
+        Without a limit it waits as long as the others take: whoever started the ranks ends this one when one is gone.
+        """
         if self.world == 1:
             return [value]
         self._step += 1
@@ -53,7 +56,7 @@ class Ranks:
         values = []
         for rank in range(self.world):
             key = f"exchange/{self._step}/{rank}"
-            self._wait(key, ARRIVAL, f"rank {rank}")
+            self._wait(key, within, f"rank {rank}")
             values.append(json.loads(self.store.get(key)))
         return values
 
@@ -70,9 +73,9 @@ class Ranks:
             time.sleep(pause)
             pause = min(2 * pause, 0.2)
 
-    def agree(self, what: str, value: str) -> None:
+    def agree(self, what: str, value: str, within: float | None = None) -> None:
         """Raise `AacaError` with all values unless `value` is the same on every rank."""
-        values = self.exchange(value)
+        values = self.exchange(value, within)
         if len(set(values)) > 1:
             listed = ", ".join(f"rank {rank}: {value}" for rank, value in enumerate(values))
             raise AacaError(f"ranks disagree about the {what} ({listed}); nothing was run")

@@ -13,13 +13,14 @@ from aaca.runtime.config import foreign_sources
 from aaca.runtime.errors import ConfigError
 from aaca.runtime.files import digest, ensure_writable, read_json, write_json, write_text
 from aaca.runtime.ranks import current
+from aaca.runtime.secrets import redacted
 from aaca.runtime.trial import IMMATERIAL, Trial
 
 RUN, CONFIG = "run.json", "config.yaml"
 
 
-def claim(trial: Trial, dataset: Mapping[str, Any], force: bool) -> bool:
-    """Take the trial's folder for its (parsed) config and this dataset; whether these and the code are as last time.
+def claim(trial: Trial, dataset: Mapping[str, Any], force: bool) -> str:
+    """Take the trial's folder for its (parsed) config and this dataset; the hash of these and of the code.
 
     All ranks call it and compare what they hold. Raises `AacaError` with all values when they hold different datasets,
     `ConfigError` when the folder is another config's and not `force`.
@@ -30,19 +31,19 @@ def claim(trial: Trial, dataset: Mapping[str, Any], force: bool) -> bool:
     who = {"rank": ranks.rank, **mine, "pid": os.getpid(), "host": platform.node()}
     everyone = ranks.exchange(who)
     ranks.agree("dataset", mine["dataset"])
-    same, problem = False, None
+    problem = None
     if ranks.rank == 0:
         try:
-            same = _claim(trial, mine, everyone, force)
+            _claim(trial, mine, everyone, force)
         except ConfigError as error:
             problem = str(error)
-    same, problem = ranks.share([same, problem])
+    problem = ranks.share(problem)
     if problem:
         raise ConfigError(problem)
-    return same
+    return digest(mine)
 
 
-def _claim(trial: Trial, mine: Mapping[str, str], everyone: list[dict[str, Any]], force: bool) -> bool:
+def _claim(trial: Trial, mine: Mapping[str, str], everyone: list[dict[str, Any]], force: bool) -> None:
     file = trial.path / RUN
     before = read_json(file) if file.is_file() else None
     if before is not None and before["config"] != mine["config"] and not force:
@@ -51,11 +52,10 @@ def _claim(trial: Trial, mine: Mapping[str, str], everyone: list[dict[str, Any]]
             f"{mine['config'][:8]}…{_differences(trial)}); resume.force=true puts this one in its place, another "
             "paths.root keeps both"
         )
-    same = before is not None and all(before[name] == mine[name] for name in mine)
     ensure_writable(trial.path, "paths.root")
-    write_text(trial.path / CONFIG, yaml.safe_dump(trial.config, sort_keys=False, allow_unicode=True))
+    shown = yaml.safe_dump(redacted(trial.config), sort_keys=False, allow_unicode=True, width=10_000)
+    write_text(trial.path / CONFIG, shown)
     write_json(file, {**mine, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "ranks": everyone})
-    return same
 
 
 def _differences(trial: Trial) -> str:
@@ -63,7 +63,7 @@ def _differences(trial: Trial) -> str:
     if not file.is_file():
         return ""
     before = dict(_flat(yaml.safe_load(file.read_text(encoding="utf-8"))))
-    now = dict(_flat(trial.config))
+    now = dict(_flat(redacted(trial.config)))
     changed = [key for key in {**before, **now} if before.get(key) != now.get(key) and _counts(key)]
     shown = "; ".join(f"{key}: {before.get(key)} → {now.get(key)}" for key in changed[:3])
     return f"; {shown}{' …' if len(changed) > 3 else ''}" if changed else ""

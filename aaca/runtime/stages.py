@@ -15,8 +15,9 @@ from filelock import FileLock, Timeout
 
 from aaca import __version__
 from aaca.runtime.errors import AacaError
-from aaca.runtime.files import DISK_ERRORS, digest, ensure_writable, remove_tree, sync, write_json
+from aaca.runtime.files import DISK_ERRORS, digest, ensure_writable, remove_tree, sync, write_json, write_text
 from aaca.runtime.ranks import current
+from aaca.runtime.secrets import redacted
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
@@ -152,7 +153,7 @@ class StageCache:
         if not (self.resume and (work / PROGRESS).is_dir()):
             remove_tree(work)  # what a killed run left; the lock says that nobody is at it now
         work.mkdir(parents=True, exist_ok=True)
-        began, started = time.perf_counter(), time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        began, started = time.perf_counter() - spent(work), time.strftime("%Y-%m-%dT%H:%M:%S%z")
         try:
             make(work)
             seconds = time.perf_counter() - began
@@ -161,7 +162,7 @@ class StageCache:
             manifest = {
                 "stage": name,
                 "key": key,
-                "inputs": inputs,
+                "inputs": redacted(inputs),
                 "files": files,
                 "started": started,
                 "seconds": round(seconds, 3),
@@ -199,6 +200,17 @@ class StageCache:
             yield
         finally:
             lock.release()
+
+
+def spent(work: Path) -> float:
+    """Seconds that earlier attempts have put into what is below `PROGRESS`."""
+    file = work / PROGRESS / "seconds"
+    return float(file.read_text(encoding="utf-8")) if file.is_file() else 0.0
+
+
+def note_spent(work: Path, seconds: float) -> None:
+    """Note, with what is saved below `PROGRESS`, the seconds that all attempts have put into it."""
+    write_text(work / PROGRESS / "seconds", f"{seconds:.3f}")
 
 
 def _tidy(work: Path) -> None:

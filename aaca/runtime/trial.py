@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from aaca.runtime.files import digest
-from aaca.runtime.ranks import current
+from aaca.runtime.ranks import ARRIVAL, current
 
 SWEEP_VARIABLE = "AACA_SWEEP"
 """Environment variable: names the command that started a trial, also where a launcher runs it elsewhere."""
@@ -63,7 +63,7 @@ def run_frozen(frozen: Mapping[str, Any]) -> float | None:
     """
     trial = Trial(**frozen)
     ranks = current()
-    ranks.agree("config", digest(trial.config))
+    ranks.agree("config", digest(trial.config), within=ARRIVAL)
     job: Job = importlib.import_module(f"aaca.experiments.{trial.job}").job
     value = job(trial)
     ranks.agree("objective", repr(value))

@@ -19,10 +19,10 @@ from aaca.data.sampler import ShardSampler
 from aaca.data.table import ImageTable
 from aaca.models.classifier import Classifier
 from aaca.runtime.errors import ConfigError, DataError
-from aaca.runtime.files import read_json, write_json
+from aaca.runtime.files import read_json, remove_tree, write_json
 from aaca.runtime.ranks import current
 from aaca.runtime.seeding import purpose_seed
-from aaca.runtime.stages import PROGRESS
+from aaca.runtime.stages import PROGRESS, note_spent, spent
 from aaca.training.trainer import TrainerSpec
 
 log = logging.getLogger(__name__)
@@ -70,6 +70,11 @@ class Extract(pl.LightningModule):
         if self.progress is not None:
             self.progress.advance(self.store)
 
+    def on_predict_end(self) -> None:
+        """Bring the store to the disk before other ranks look at it."""
+        assert self.store is not None
+        self.store.flush()
+
     def _stochastic(self, images: Tensor, row: int) -> Tensor:
         with torch.random.fork_rng(devices=[]), dropping(self.classifier):
             torch.manual_seed(purpose_seed(self.seed, row))
@@ -84,7 +89,9 @@ class Progress:
     of: list[int]  # rank, ranks, batch size: a note about another division of the rows is worth nothing
     every: float  # seconds between two notes
     batches: int = 0
+    began: float = field(default_factory=time.monotonic)
     noted: float = field(default_factory=time.monotonic)
+    earlier: float = 0.0  # seconds of interrupted passes
 
     @classmethod
     def left(cls, folder: Path, batch_size: int, every: float) -> "Progress":
@@ -94,7 +101,7 @@ class Progress:
         known = new.file.is_file() and (folder / "store.json").is_file()
         note: dict[str, Any] = read_json(new.file) if known else {"of": None, "batches": 0}
         notes = ranks.exchange(note["of"] == new.of)
-        return replace(new, batches=int(note["batches"])) if all(notes) else new
+        return replace(new, batches=int(note["batches"]), earlier=spent(folder)) if all(notes) else new
 
     def advance(self, store: FeatureStore) -> None:
         """One more batch is written."""
@@ -103,6 +110,8 @@ class Progress:
             store.flush()
             write_json(self.file, {"batches": self.batches, "of": self.of})
             self.noted = time.monotonic()
+            if self.of[0] == 0:
+                note_spent(self.file.parent.parent, self.earlier + self.noted - self.began)
 
 
 @contextmanager
@@ -152,6 +161,7 @@ def extract_features(
     dim = head_input or classifier.backbone.num_features
     progress = Progress.left(folder, batch_size, every)
     if not progress.batches and ranks.rank == 0:
+        remove_tree(folder / PROGRESS)  # notes that do not fit together
         FeatureStore.create(folder, table, dim, len(table.classes), passes)
     ranks.exchange("laid out")
     rest = ShardSampler(len(table), ranks.rank, ranks.world, skip=progress.batches * batch_size).rows

@@ -10,10 +10,11 @@ import pytorch_lightning as pl
 from pydantic import Field
 from pytorch_lightning.callbacks import Callback
 
+from aaca.runtime.stages import note_spent, spent
 from aaca.training.checkpoints import SUFFIX
 
 log = logging.getLogger(__name__)
-FIRST_LOOK = 10  # updates before the clock is looked at for the first time
+SOON = 10  # updates until the next look at the clock, at most, while the pace is little known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ class SaveProgress(Callback):
 
     def __init__(self, folder: Path, every: float, label: str) -> None:
         self.folder, self.every, self.label = folder, every, label
-        self.look = FIRST_LOOK if every > 0 else 1
+        self.look = 1
         self.updates_before = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -45,6 +46,7 @@ class SaveProgress(Callback):
         self.updates_before = trainer.global_step
         self.look += trainer.global_step
         self.began = self.saved = time.monotonic()
+        self.earlier = spent(self.folder.parent)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -64,6 +66,8 @@ class SaveProgress(Callback):
         due, self.look = trainer.strategy.broadcast(self._plan(trainer.global_step))
         if due:
             trainer.save_checkpoint(self.folder / f"{trainer.global_step:012d}{SUFFIX}", weights_only=False)
+            if trainer.is_global_zero:
+                note_spent(self.folder.parent, self.earlier + time.monotonic() - self.began)
             log.debug("  %s  saved at update %d", self.label, trainer.global_step)
             self.saved = time.monotonic()
 
@@ -74,4 +78,4 @@ class SaveProgress(Callback):
         due = waited >= self.every
         pace = max((now - self.began) / max(update - self.updates_before, 1), 1e-6)
         left = self.every - (0.0 if due else waited)
-        return due, update + max(1, min(int(left / pace), 10 * FIRST_LOOK + update - self.updates_before))
+        return due, update + max(1, min(int(left / pace), SOON + update - self.updates_before))

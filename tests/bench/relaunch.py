@@ -33,9 +33,8 @@ def main(trials: int) -> None:
             root = Path(folder) / name.replace(" ", "-")
             one = sweep(root, ways, range(100, 101))
             many = sweep(root, ways, range(trials))
-            print(
-                f"{name:<20}{(many - one) / (trials - 1):6.2f} s a trial  (first trial with the command's start {one:.2f} s)"
-            )
+            each = (many - one) / (trials - 1)
+            print(f"{name:<20}{each:6.2f} s a trial  (one trial with the command's start: {one:.2f} s)")
 
 
 if __name__ == "__main__":

@@ -92,6 +92,22 @@ def test_twice_the_same_name_devices_and_damage_are_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("mode", ["gz", "bz2", "xz"])
+def test_a_flipped_byte_anywhere_is_seen(mode, tmp_path):
+    with tarfile.open(tmp_path / f"a.tar.{mode}", f"w:{mode}") as tar:  # type: ignore[call-overload]
+        info = tarfile.TarInfo("x.png")
+        info.size = 50_000
+        tar.addfile(info, io.BytesIO(np.random.default_rng(0).bytes(50_000)))
+    whole = (tmp_path / f"a.tar.{mode}").read_bytes()
+    for share in (0.2, 0.5, 0.9):
+        data = bytearray(whole)
+        data[int(share * len(data))] ^= 4
+        (tmp_path / f"b.tar.{mode}").write_bytes(bytes(data))
+        with pytest.raises(DataError, match="not a readable archive"):
+            unpack(tmp_path / f"b.tar.{mode}", tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("top", ["", "pictures/"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_archive_of_pictures_is_the_same_benchmark_as_their_folder(kind, top, tmp_path):

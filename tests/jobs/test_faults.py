@@ -194,6 +194,27 @@ def test_a_stage_folder_deleted_by_hand_is_made_again_when_it_is_needed(tmp_path
     assert (f0 / "model.safetensors").read_bytes() == weights
 
 
+def test_an_outcome_of_other_images_does_not_count_also_after_an_attempt_that_failed(tmp_path, run, monkeypatch):
+    root = picture_folder(tmp_path / "pictures")
+    command = arguments(root, tmp_path / "out", "method=none")
+    assert run(*command)[0] == 0
+    (outcome,) = tmp_path.glob("out/runs/*/outcome.json")
+    old = json.loads(outcome.read_text())
+    Image.new("RGB", (40, 36), (9, 9, 9)).save(root / "train" / "cat" / "new.png")
+    with monkeypatch.context() as patch:
+        patch.setattr("experiments.debug_run.predictions_of", lambda *_: 1 / 0)
+        patch.setattr("aaca.experiments.debug_run.predictions_of", lambda *_: 1 / 0)
+        assert run(*command)[0] == 1
+    assert json.loads(outcome.read_text()) == old  # what was published stays
+    assert json.loads((outcome.parent / "failed.json").read_text())["reason"].startswith("ZeroDivisionError")
+    status, said = run(*command)
+    assert status == 0
+    assert "finished before" not in said
+    assert json.loads(outcome.read_text())["n_train"] >= old["n_train"]
+    assert json.loads(outcome.read_text())["identity"] != old["identity"]
+    assert not (outcome.parent / "failed.json").exists()
+
+
 def test_a_clock_that_goes_backwards_changes_nothing(tmp_path, run, monkeypatch):
     """Wall time jumps back by an hour at every look at it."""
     looks, real, form = [0], time.time, time.strftime

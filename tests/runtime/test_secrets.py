@@ -1,5 +1,7 @@
 """Secrets: refused on a command line, masked in everything that is written, and ordinary values left alone."""
 
+import html
+import json
 import logging
 
 import pytest
@@ -27,15 +29,17 @@ def fresh(monkeypatch):
         "db.password=hunter2",
         f"study={KEY}",
         "study=sk-proj_0123456789abcdefXYZ",
-        "paths.root=/tmp/hf_abcdefghijklmnopqrstuvwx",
+        "study=hf_abcdefghijklmnopqrstuvwx",
+        "+dataset={password:geheim12}",
+        "+dataset={'inner':{'api_key': 'abcdefgh'}}",
     ],
 )
 def test_a_secret_on_the_command_line_is_refused_without_repeating_it(override, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     with pytest.raises(ConfigError, match="does not belong on a command line") as caught:
         refuse_secrets(["seed=0", override])
-    value = override.partition("=")[2].strip("'")
-    assert value not in str(caught.value)
+    for value in (override.partition("=")[2].strip("'"), "geheim12", "abcdefgh"):
+        assert value not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -48,6 +52,8 @@ def test_a_secret_on_the_command_line_is_refused_without_repeating_it(override, 
         "seed=0,1,2",
         "~dataset.per_class",
         "model.secret_layer=blocks",
+        "paths.root=/data/task-segmentation-2024-images",
+        "paths.root=/data/sk-segmentation-2024-images",
     ],
 )
 def test_ordinary_overrides_pass(override):
@@ -56,8 +62,18 @@ def test_ordinary_overrides_pass(override):
 
 def test_values_of_the_environment_and_of_configs_are_masked_in_files_and_logs(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MY_SERVICE_TOKEN", "value-of-the-environment")
+    monkeypatch.setenv("LAB_KEY", "another-of-the-environment")
+    monkeypatch.setenv("PIN_TOKEN", "12345678")  # would be found in any number
+    assert redact("another-of-the-environment 0.12345678") == f"{MASK} 0.12345678"
+    short = {"password": "geheim", "n": {"token": "x" * 99, "tokens": 7, "api_key": None}, "split": "test"}
+    assert redacted(short) == {"password": MASK, "n": {"token": MASK, "tokens": 7, "api_key": None}, "split": "test"}
+    learn(short)
+    assert redact("geheim") == "geheim"  # too short to be told from a word out of its place
     monkeypatch.setenv("SOME_KEY_DIR_TOKEN", str(tmp_path))  # a path is no secret
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+    learn({"db": {"password": 'with "quotes" & <marks>'}})
+    assert redact(json.dumps({"x": 'with "quotes" & <marks>'})) == '{"x": "(secret)"}'
+    assert redact(html.escape('with "quotes" & <marks>')) == "(secret)"
     learn({"dataset": {"password": "from-a-yaml", "list": [{"api_key": "in-a-list"}]}, "seed": 1})
     text = f"value-of-the-environment from-a-yaml in-a-list false {tmp_path} ghp_0123456789abcdefghij"
     assert redact(text) == f"{MASK} {MASK} {MASK} false {tmp_path} {MASK}"
@@ -67,10 +83,13 @@ def test_values_of_the_environment_and_of_configs_are_masked_in_files_and_logs(t
         assert "from-a-yaml" not in file.read_text()
         assert MASK in file.read_text()
     assert redacted({"a": ["from-a-yaml"]}) == {"a": [MASK]}
+    write_json(tmp_path / "manifest.json", {"files": ["sk-segmentation-000000001.png"]})
+    assert "sk-segmentation-000000001.png" in (tmp_path / "manifest.json").read_text()
     from aaca.runtime import log
 
     monkeypatch.setattr(log.console, "file", None, raising=False)
     setup_logging()
     logging.getLogger("aaca").info("key is %s", "from-a-yaml")
     said = capsys.readouterr().err
+    assert "key is (secret)" in said
     assert "from-a-yaml" not in said

@@ -255,6 +255,7 @@ def test_the_clock_decides_when_to_save_not_the_wall(tmp_path, monkeypatch):
 
     class Trainer:
         accumulate_grad_batches, is_last_batch, global_step, strategy = 1, False, 0, None
+        is_global_zero = False
 
         def broadcast(self, value: object) -> object:
             return value

@@ -24,7 +24,7 @@ from tests.toys import SMOKE
 MARK = "AACA_KILL_POINT"
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 TIMES = ("started", "finished", "seconds", "seconds_total", "stage_seconds", "stage_reused", "peak_memory_mb")
-JOB = ("debug", "method=s_similarity", *SMOKE, "recipe.epochs=12", "resume.every=0")
+JOB = ("debug", "method=s_similarity", *SMOKE, "recipe.epochs=12", "resume.every=0")  # what comes later wins
 
 
 def start(root: Path, more: Sequence[str] = ()) -> int:

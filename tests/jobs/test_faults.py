@@ -19,7 +19,7 @@ from tests.toys import SMOKE, picture_folder
 AACA = [sys.executable, "-u", "-c", "import sys; from aaca.runtime.cli import main; sys.exit(main())"]
 
 
-COMMAND = ("debug", "method=s_random", *SMOKE, "recipe.epochs=60")
+COMMAND = ("debug", "method=s_random", *SMOKE, "recipe.epochs=25")
 
 
 def hear_ctrl_c() -> None:

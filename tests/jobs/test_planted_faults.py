@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.jobs.sweeping import FAULTS, aaca, ranks_left, runs
+from tests.jobs.sweeping import FAULTS, ranks_left, runs
 from tests.toys import SMOKE
 
 SEEDS = "seed=" + ",".join(map(str, range(12)))
@@ -18,19 +18,21 @@ REASONS = {
 }
 
 
-def sweep_with(faults: dict[int, str], root: Path, *more: str) -> tuple[int, str]:
-    root.mkdir(exist_ok=True)
-    (root / "faults.json").write_text(json.dumps(faults))
-    environment = {
-        "AACA_PLUGINS": "tests",
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-        FAULTS: str(root / "faults.json"),
-    }
-    done = aaca(*SWEEP, *more, f"paths.root={root}", cwd=root, **environment)
-    return done.returncode, done.stderr
+@pytest.fixture
+def sweep_with(run, monkeypatch):
+    """sweep_with(faults, folder, overrides…) → (exit status, what was said)."""
+
+    def call(faults: dict[int, str], root: Path, *more: str) -> tuple[int, str]:
+        root.mkdir(exist_ok=True)
+        (root / "faults.json").write_text(json.dumps(faults))
+        monkeypatch.setenv("AACA_PLUGINS", "tests")
+        monkeypatch.setenv(FAULTS, str(root / "faults.json"))
+        return run(*SWEEP, *more, f"paths.root={root}")
+
+    return call
 
 
-def check(faults: dict[int, str], root: Path, *more: str) -> None:
+def check(sweep_with, run, faults: dict[int, str], root: Path, *more: str) -> None:
     status, said = sweep_with(faults, root, *more)
     assert status == 1, said
     assert "3 trial(s) failed; the same command runs only what is missing" in said
@@ -42,7 +44,7 @@ def check(faults: dict[int, str], root: Path, *more: str) -> None:
     for seed, fault in faults.items():
         assert REASONS[fault] in failed[seed]
         assert f"seed={seed} " in said.partition("trial(s) failed")[2]
-    assert aaca("compare", f"paths.root={root}", cwd=root).returncode == 0
+    assert run("compare", f"paths.root={root}")[0] == 0
     comparison = json.loads((root / "comparison.json").read_text())
     assert sorted(row["seed"] for row in comparison["rows"]) == sorted(set(range(12)) - set(faults))
     assert {entry["seed"]: entry["reason"] for entry in comparison["failed"]} == failed
@@ -66,17 +68,17 @@ def read(path: Path) -> dict:
     return dict(json.loads(path.read_text()))
 
 
-def test_three_faults_in_one_process(tmp_path):
-    check({2: "nan", 5: "memory", 9: "defect"}, tmp_path / "root")
+def test_three_faults_in_one_process(tmp_path, sweep_with, run):
+    check(sweep_with, run, {2: "nan", 5: "memory", 9: "defect"}, tmp_path / "root")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_three_faults_one_of_which_kills_the_process(tmp_path):
-    check({2: "nan", 5: "memory", 9: "kill"}, tmp_path / "root", "trainer.isolate=true")
+def test_three_faults_one_of_which_kills_the_process(tmp_path, sweep_with, run):
+    check(sweep_with, run, {2: "nan", 5: "memory", 9: "kill"}, tmp_path / "root", "trainer.isolate=true")
 
 
-def test_a_trial_that_the_system_kills_ends_alone(tmp_path):
+def test_a_trial_that_the_system_kills_ends_alone(tmp_path, sweep_with):
     status, said = sweep_with({1: "kill"}, tmp_path, "seed=0,1", "trainer.isolate=true")
     assert status == 1
     assert "rank 0 of 1 was ended by SIGKILL (the system's out-of-memory killer does that)" in said
@@ -84,7 +86,7 @@ def test_a_trial_that_the_system_kills_ends_alone(tmp_path):
     assert ranks_left() == []
 
 
-def test_optuna_never_takes_a_failed_trial_for_the_best(tmp_path):
+def test_optuna_never_takes_a_failed_trial_for_the_best(tmp_path, sweep_with):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs aaca[optuna]")
     search = ("hydra/sweeper=best", "hydra/sweeper/sampler=random", "hydra.sweeper.sampler.seed=0")
     status, said = sweep_with({0: "nan"}, tmp_path, *search, "hydra.sweeper.n_trials=4", "seed=choice(0,1)")

@@ -56,7 +56,7 @@ def test_the_optuna_sweeper_samples_once_a_trial_not_once_a_rank(tmp_path):
     assert ranks_left() == []
 
 
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+@pytest.mark.parametrize("launcher", ["joblib", pytest.param("submitit_local", marks=pytest.mark.slow)])
 def test_other_launchers_run_the_same_trees_and_tell_of_failures(launcher, tmp_path):
     """Trials in processes of the launcher; one fails there, and the command that started the sweep knows."""
     pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher", reason="needs aaca[launchers]")
@@ -86,7 +86,7 @@ def slurm(rank: int) -> dict[str, str]:
 
 
 def test_torchrun_and_srun_bring_their_own_ranks(tmp_path):
-    arguments = ["debug", "-m", "method=none,s_random", *TWO, f"paths.root={tmp_path / 'torchrun'}"]
+    arguments = ["debug", "-m", "method=none", "seed=0,1", *TWO, f"paths.root={tmp_path / 'torchrun'}"]
     command = [str(BIN / "torchrun"), "--standalone", "--nproc-per-node", "2", "--no-python", str(BIN / "aaca")]
     done = subprocess.run([*command, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr

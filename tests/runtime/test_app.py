@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from aaca.runtime.app import run_id
+from aaca.runtime.cli import main
 from aaca.runtime.errors import nearest
 from aaca.runtime.files import atomic_path, write_text
 
@@ -73,12 +74,15 @@ def test_the_overview_names_every_job_and_method(tmp_path):
         (("compare",), "aaca debug"),
     ],
 )
-def test_every_mistake_is_one_line_and_status_1(arguments, said, tmp_path):
-    done = aaca(*arguments, cwd=tmp_path)
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
-    assert done.returncode == 1
-    assert said in done.stderr
-    assert len(lines) == 1, done.stderr
+def test_every_mistake_is_one_line_and_status_1(arguments, said, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["aaca"])
+    status = main(list(arguments))
+    shown = capfd.readouterr().err
+    lines = [line for line in shown.splitlines() if line.strip()]
+    assert status == 1
+    assert said in shown
+    assert len(lines) == 1, shown
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 

@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 import traceback
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
@@ -166,13 +167,23 @@ def run_job(name: str, is_trial: bool = False) -> int:
     A trial that fails does not stop the others. Returns the exit status: 0; 1 when anything failed (one line each on
     standard error); 130 after Ctrl-C; 143 after SIGTERM.
     """
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise instead of printing and exiting; we print below
-    os.environ.pop(SWEEP_VARIABLE, None)
-    sweep_id()
-    RememberSweep.folder = None
+    changed = {"HYDRA_FULL_ERROR": "1", SWEEP_VARIABLE: uuid.uuid4().hex}  # Hydra shall raise; we print
+    kept = {key: os.environ.get(key) for key in changed}
+    os.environ.update(changed)
     before = signal.signal(signal.SIGTERM, _terminate)
-    task = Task(name, is_trial)
-    app = hydra.main(version_base="1.3", config_path="pkg://aaca.conf", config_name=name)(task)
+    try:
+        return _run(Task(name, is_trial))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        for key, value in kept.items():
+            os.environ.pop(key)
+            if value is not None:
+                os.environ[key] = value
+
+
+def _run(task: Task) -> int:
+    RememberSweep.folder = None
+    app = hydra.main(version_base="1.3", config_path="pkg://aaca.conf", config_name=task.name)(task)
     try:
         refuse_secrets(sys.argv[1:])
         app()
@@ -190,15 +201,13 @@ def run_job(name: str, is_trial: bool = False) -> int:
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _reader_is_gone():
             return 0
-        line = one_line(error, name)
+        line = one_line(error, task.name)
         if line is None and _failed_trials():  # a sweeper stumbled over trials that failed: they are the news
             line = f"the sweep ended early ({summary(error)})"
         if line is None:
             raise
         print_error(line)
         return 1
-    finally:
-        signal.signal(signal.SIGTERM, before)
     return 1 if _failed_trials() or task.failed else 0
 
 

@@ -1,7 +1,6 @@
 """Sweeps of two ranks: every launcher and sweeper runs the trials asked for, and all ranks run the same one."""
 
 import json
-import os
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -85,7 +84,7 @@ def slurm(rank: int) -> dict[str, str]:
     return {"SLURM_NODELIST": "127.0.0.1", **{f"SLURM_{name}": str(value) for name, value in numbers.items()}}
 
 
-def test_torchrun_and_srun_bring_their_own_ranks(tmp_path):
+def test_torchrun_brings_its_own_ranks(tmp_path):
     arguments = ["debug", "-m", "method=none", "seed=0,1", *TWO, f"paths.root={tmp_path / 'torchrun'}"]
     command = [str(BIN / "torchrun"), "--standalone", "--nproc-per-node", "2", "--no-python", str(BIN / "aaca")]
     done = subprocess.run([*command, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=200)
@@ -94,6 +93,10 @@ def test_torchrun_and_srun_bring_their_own_ranks(tmp_path):
         assert_two_equal_ranks(run, tmp_path / "torchrun")
     assert len(runs(tmp_path / "torchrun")) == 2
     assert_equal_parameters(tmp_path / "torchrun")
+
+
+@pytest.mark.slow
+def test_srun_brings_its_own_ranks(tmp_path):
     single = ("debug", "method=none", *TWO, f"paths.root={tmp_path / 'srun'}")
     with ThreadPoolExecutor() as pool:
         tasks = [pool.submit(aaca, *single, cwd=tmp_path, **slurm(rank)) for rank in (0, 1)]
@@ -136,4 +139,3 @@ def test_two_sweeps_at_once_share_one_cache(tmp_path):
     assert len(made) == 1, said
     assert len(list(tmp_path.glob("stages/f0/*/manifest.json"))) == 1
     assert not list(tmp_path.glob("stages/*/.*.work"))
-    assert os.environ.get("AACA_SWEEP") is None

@@ -1,5 +1,6 @@
 """The command line: fast answers, one line for every mistake, exit status 1."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -77,7 +78,9 @@ def test_the_overview_names_every_job_and_method(tmp_path):
 def test_every_mistake_is_one_line_and_status_1(arguments, said, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["aaca"])
+    before = dict(os.environ)
     status = main(list(arguments))
+    assert dict(os.environ) == before
     shown = capfd.readouterr().err
     lines = [line for line in shown.splitlines() if line.strip()]
     assert status == 1

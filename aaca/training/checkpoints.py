@@ -61,6 +61,9 @@ class VerifiedCheckpoints(CheckpointIO):
             temporary.replace(file)
             write_json(file.with_suffix(".json"), note)
         except (OSError, RuntimeError) as error:
+            stop = _interruption(error)
+            if stop is not None:
+                raise stop from None
             reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())[:200]
             raise AacaError(
                 f"{file}: the checkpoint could not be saved ({reason}); older ones are kept; "
@@ -84,6 +87,14 @@ class VerifiedCheckpoints(CheckpointIO):
         """Remove the file and its note; the note first, since a file without one does not count."""
         Path(path).with_suffix(".json").unlink(missing_ok=True)
         Path(path).unlink(missing_ok=True)
+
+
+def _interruption(error: BaseException) -> BaseException | None:
+    # SIGTERM or Ctrl-C between two writes: torch closes the half-written file and complains about that instead
+    seen = error.__context__
+    while seen is not None and not isinstance(seen, (SystemExit, KeyboardInterrupt)):
+        seen = seen.__context__
+    return seen
 
 
 def versions() -> dict[str, str]:

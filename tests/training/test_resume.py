@@ -232,6 +232,22 @@ def test_a_full_disk_while_saving_is_one_line(tmp_path, monkeypatch):
     assert found(tmp_path / PROGRESS) == files
 
 
+@pytest.mark.parametrize("stop", [SystemExit(143), KeyboardInterrupt()])
+def test_a_signal_in_the_middle_of_a_save_is_no_failure_of_the_disk(tmp_path, monkeypatch, stop):
+    write, calls = checkpoints._Hashing.write, []
+
+    def interrupted(self: object, data: bytes) -> int:
+        calls.append(data)
+        if len(calls) == 5:
+            raise stop
+        return write(self, data)
+
+    monkeypatch.setattr(checkpoints._Hashing, "write", interrupted)
+    with pytest.raises(type(stop)) as caught:
+        VerifiedCheckpoints({}).save_checkpoint({"weights": torch.ones(10_000)}, tmp_path / "1.ckpt")
+    assert caught.value is stop and list(tmp_path.iterdir()) == []
+
+
 def test_a_finished_fit_is_not_trained_again(tmp_path, monkeypatch, whole):
     shutil.copytree(whole, tmp_path / "copy")
     monkeypatch.setattr(TrainerSpec, "make", lambda *_, **__: pytest.fail("trained again"))

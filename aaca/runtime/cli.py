@@ -10,12 +10,17 @@ from aaca.runtime.errors import nearest
 JOBS = {
     "debug": ("find failures, build a debug set, repair, test", "aaca debug method=s_similarity seed=0"),
     "compare": ("one table and one report over any set of runs", "aaca compare paths.root=outputs"),
+    "pretrain": ("train the models that ship with aaca (embedded world)", "aaca pretrain model=clip"),
     "data": (
         "verify a dataset's files, or preview its splits",
         "aaca data verify dataset=imagefolder dataset.root=my/images",
     ),
 }
-ACTIONS = {"data": ("verify", "preview")}
+ACTIONS = {"data": "action", "pretrain": "network"}
+"""Jobs whose first argument may be a bare word, and the key it stands for: `aaca data verify`."""
+
+ALIASES = {"pretrain": {"model": "network"}}
+"""Words for a key that Hydra would take for the choice of a config group of another job."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,7 +37,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: no job {job!r}; {nearest(job, JOBS)}", file=sys.stderr)
         return 1
     if job in ACTIONS and rest and "=" not in rest[0] and not rest[0].startswith("-"):
-        rest = [f"action={rest[0]}", *rest[1:]]
+        rest = [f"{ACTIONS[job]}={rest[0]}", *rest[1:]]
+    for alias, key in ALIASES.get(job, {}).items():
+        rest = [f"{key}={item.removeprefix(f'{alias}=')}" if item.startswith(f"{alias}=") else item for item in rest]
     sys.argv = [f"aaca {job}", *rest]
     return int(importlib.import_module(f"aaca.experiments.{job}").main())
 

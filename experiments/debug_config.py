@@ -1,5 +1,6 @@
 """The schema of the job `debug`: what `conf/debug.yaml` composes to, as types."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -7,14 +8,31 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from aaca.data.benchmark import BenchmarkSource
+from aaca.debugset.build import Fill
+from aaca.debugset.filters import FilterChain
+from aaca.debugset.generators.base import Generator
+from aaca.debugset.prompts.base import PromptWriter
 from aaca.debugset.selectors.base import Selector
 from aaca.evaluate.dashboard import Dashboard
 from aaca.models.classifier import ClassifierSource
+from aaca.models.text_to_image import Diffusion
+from aaca.models.zero_shot import ClipModel
 from aaca.repair.base import Repair
+from aaca.runtime.errors import ConfigError
 from aaca.training.fit import SelectionRule
+from aaca.training.inversion import InversionRecipe
 from aaca.training.recipe import Recipe
 from aaca.training.resume import ResumeSpec
 from aaca.training.trainer import TrainerSpec
+
+HINTS = {
+    "generator": "choose one: generator=text_to_image",
+    "prompts": "choose one: prompts=class_name",
+    "diffusion": "choose one: diffusion=tiny",
+    "clip": "choose one: clip=tiny, or switch the filters that use it off",
+    "inversion": "choose one: inversion=tiny",
+    "filters": "choose one: filters=default",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +53,27 @@ class PathsConfig:
 class DebugSetConfig:
     """How many images a class, from where, and what to do where there are fewer."""
 
-    candidates: Literal["pool", "train", "none"]
+    candidates: Literal["pool", "train", "none", "generated"]
     per_class: Annotated[int, Field(ge=1)]
-    fill: Literal["none", "random", "repeat"]
+    oversample: Annotated[float, Field(ge=1)]
+    fill: Fill
+
+    @property
+    def asked(self) -> int:
+        """Images a class that a generator is asked for."""
+        return math.ceil(self.per_class * self.oversample)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """The groups that make images, all there."""
+
+    generator: Generator
+    prompts: PromptWriter
+    diffusion: Diffusion
+    clip: ClipModel
+    inversion: InversionRecipe
+    filters: FilterChain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +95,29 @@ class DebugConfig:
     seed: Annotated[int, Field(ge=0)]
     study: Annotated[str, Field(min_length=1, max_length=100)]
     selection_rule: SelectionRule
+    dry_run: bool
+    generator: Generator | None = None
+    prompts: PromptWriter | None = None
+    diffusion: Diffusion | None = None
+    clip: ClipModel | None = None
+    inversion: InversionRecipe | None = None
+    filters: FilterChain | None = None
+
+    def generation(self) -> Generation:
+        """The groups that make images. Raises `ConfigError` naming the first that is missing or of no use."""
+        if self.debugset.candidates != "generated":
+            raise ConfigError(
+                f"generator: given, but debugset.candidates is {self.debugset.candidates}; expected generated, as in "
+                "method=g_llm"
+            )
+        needed = {"generator": True, "prompts": True, "filters": True}
+        if self.generator is not None and self.filters is not None:
+            needed |= {"diffusion": self.generator.needs_diffusion, "inversion": self.generator.needs_tokens}
+            needed["clip"] = self.filters.needs_clip
+        for name, is_needed in needed.items():
+            if is_needed and getattr(self, name) is None:
+                raise ConfigError(f"{name}: missing, and debugset.candidates=generated needs it; {HINTS[name]}")
+        return Generation(**{name: getattr(self, name) for name in HINTS})
 
 
 def without_size_presets(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,10 +33,13 @@ from aaca.training.extract import check_stochastic, extract_features
 from aaca.training.fit import WEIGHTS, FitJob, fit_classifier
 
 from .debug_config import DebugConfig, DebugSetConfig
+from .debug_generate import GenerateStages
 from .debug_outcome import Finished, outcome_of, predictions_of, write_run
 
 log = logging.getLogger(__name__)
 TESTS = ("test", "test_seen")
+MANIFEST = "candidates.parquet"
+"""All images that a generator made, with their scores and the reason why one was dropped."""
 FORWARD_FACTOR = 4  # a forward pass alone needs far less memory than a training step
 
 
@@ -65,7 +68,12 @@ def _finished(trial: Trial, identity: str) -> Outcome | None:
 
 def _check_feasible(options: DebugConfig) -> None:
     """Refuse, before anything is made, what the configuration alone shows to be impossible."""
-    most = options.dataset.at_most(options.debugset.candidates) if options.debugset.candidates != "none" else None
+    if options.debugset.candidates == "generated" or options.generator is not None:
+        parts = options.generation()
+        if parts.generator.needs_diffusion:
+            parts.diffusion.check()
+    source = options.debugset.candidates
+    most = options.dataset.at_most(source) if source in ("pool", "train") else None
     if most is not None:
         _check_k(options.debugset, most)
     if options.selector.mc_samples > 1:
@@ -118,7 +126,7 @@ class DebugRun:
 
     def _check_budget(self, benchmark: Benchmark) -> None:
         source = self.options.debugset.candidates
-        if source != "none":
+        if source in ("pool", "train"):
             sizes = np.bincount(benchmark.split(source).labels, minlength=len(benchmark.classes))
             _check_k(self.options.debugset, int(sizes.max(initial=0)))
 
@@ -190,6 +198,8 @@ class DebugRun:
         config, selector = options.debugset, options.selector
         if config.candidates == "none":
             return "", None
+        if config.candidates == "generated":
+            return self.generated_set(benchmark_key, benchmark, f0, audit)
         table = benchmark.split(config.candidates)
         if selector.needs_features:
             candidates = self.features(f0, benchmark_key, table, config.candidates, selector.mc_samples)
@@ -208,6 +218,44 @@ class DebugRun:
         inputs = {
             "f0": f0.key,
             "selector": identity(selector),
+            "config": vars(config),
+            "seed": options.seed,
+        }
+        stage = self.cache.stage("debugset", inputs, make)
+        return stage.key, DebugSet.load(stage.folder)
+
+    def generated_set(self, benchmark_key: str, benchmark: Benchmark, f0: Stage, audit: Scored) -> tuple[str, DebugSet]:
+        """(key, what the generator made, less what the filters drop, picked class by class)."""
+        options, config = self.options, self.options.debugset
+        stages = GenerateStages(options, self.cache, benchmark_key, benchmark)
+        made = stages.images()
+        features = self.features(f0, made.key, made.table, "generated", options.selector.mc_samples)
+        train = None
+        if options.selector.needs_train:
+            train = self.features(f0, benchmark_key, benchmark.split("train"), "train")
+        reasons, scores = stages.reasons(made, features, audit)
+
+        def make(folder: Path) -> None:
+            frame = made.table.frame.assign(dropped=reasons, **scores)
+            kept = np.flatnonzero(reasons == "")
+            table = replace(made.table, frame=frame).take(kept)
+            seed = purpose_seed(options.seed, "select")
+            candidates = features.take(kept)
+            picked = select_debug_set(
+                options.selector, candidates, table, audit, train, config.per_class, seed, config.fill
+            )
+            replace(picked, funnel=stages.funnel(made, reasons, picked)).save(folder)
+            chosen = set(picked.table.frame["origin_id"])
+            frame.assign(taken=frame["id"].isin(chosen)).to_parquet(folder / MANIFEST, index=False)
+
+        inputs = {
+            "images": made.key,
+            "f0": f0.key,
+            "filters": vars(options.filters),
+            "clip": options.clip.fingerprint()
+            if options.clip is not None and stages.parts.filters.needs_clip
+            else None,
+            "selector": identity(options.selector),
             "config": vars(config),
             "seed": options.seed,
         }

@@ -32,7 +32,7 @@ from aaca.training.contrastive import ContrastivePretraining
 from aaca.training.diffusion import LatentDiffusion
 from aaca.training.judge import JudgePretraining
 from aaca.training.masked_autoencoder import MaskedAutoencoder
-from aaca.training.pretrain import PretrainJob, Pretraining, Schedule, pretrain
+from aaca.training.pretrain import Pretraining, PretrainJob, Schedule, pretrain
 from aaca.training.resume import ResumeSpec
 from aaca.training.trainer import TrainerSpec
 from aaca.world.pack import load_pack
@@ -145,9 +145,17 @@ class PretrainRun:
     def _inputs(self, section: Any, **upstream: str) -> dict[str, Any]:
         options = self.options
         device = {"devices": options.trainer.world, "precision": options.trainer.precision}
-        return {"settings": asdict(section), "seed": options.seed, "on": options.trainer.device_kind, **device, **upstream}
+        return {
+            "settings": asdict(section),
+            "seed": options.seed,
+            "on": options.trainer.device_kind,
+            **device,
+            **upstream,
+        }
 
-    def _fit(self, module: Pretraining, table: ImageTable, name: str, folder: Path, augment: BatchAugment | None) -> None:
+    def _fit(
+        self, module: Pretraining, table: ImageTable, name: str, folder: Path, augment: BatchAugment | None
+    ) -> None:
         options = self.options
         section = getattr(options, name)
         job = PretrainJob(
@@ -244,7 +252,9 @@ class PretrainRun:
             vae.register_to_config(scaling_factor=read_json(latents.folder / "factor.json"))
             save_pipeline(folder / "pipeline", vae, unet, text_encoder, context)
 
-        return self.cache.stage("diffusion", self._inputs(options, latents=latents.key, clip=clip.key), make, together=True)
+        return self.cache.stage(
+            "diffusion", self._inputs(options, latents=latents.key, clip=clip.key), make, together=True
+        )
 
     def load_clip(self, stage: Stage) -> CLIP:
         """The trained image-text model."""

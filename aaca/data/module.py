@@ -63,6 +63,23 @@ class TableDataset(Dataset[Batch]):
             return self.transform(Image.fromarray(image))
 
 
+class ArrayDataset(Dataset[Batch]):
+    """Float values `[N, …]` in place of a table's images, with its labels: `(values, labels, rows)` a batch."""
+
+    def __init__(self, values: np.ndarray, labels: np.ndarray) -> None:
+        self.values, self.labels = values, torch.from_numpy(labels)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, draw: int) -> Batch:
+        return self.__getitems__([draw])
+
+    def __getitems__(self, draws: Sequence[int]) -> Batch:
+        index = torch.as_tensor(draws) % len(self.labels)
+        return torch.from_numpy(self.values[index.numpy()]), self.labels[index], index
+
+
 class ImageDataModule(pl.LightningDataModule):
     """Batches for fit (`train`, `val`) and predict (`predict`), the same on any number of devices.
 
@@ -70,6 +87,7 @@ class ImageDataModule(pl.LightningDataModule):
     goes on with the next shuffle, so that runs with and without a debug set can take the same number of updates.
     How many batches were trained on is part of a checkpoint: a resumed fit goes on with the very next one. Whatever is
     random in a training batch (augmentation, mixing, dropping) is drawn from a stream of this seed, rank and batch.
+    `values` `[N, …]` (float) are shown in training in the place of the images of `train`, as they are.
     Training batches are whole: with `accumulate` micro-batches an update, a rest below `divisor` batches is left out.
     """
 
@@ -88,6 +106,7 @@ class ImageDataModule(pl.LightningDataModule):
         seed: int = 0,
         workers: int = 0,
         skip: int = 0,
+        values: np.ndarray | None = None,
     ) -> None:
         super().__init__()
         self.image_size = image_size
@@ -101,6 +120,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.seed = seed
         self.workers = workers
         self.skip = skip
+        self.values = values
         self.allow_zero_length_dataloader_with_multiple_devices = True  # a rank may have finished its share before
         self.batches = 0  # training batches that this rank has seen, over all epochs
 
@@ -131,6 +151,8 @@ class ImageDataModule(pl.LightningDataModule):
         sampler = EpochSampler(len(table), per_epoch * self.batch_size, self.epoch_size, self.seed, rank, world)
         epoch, batch = divmod(self.batches, per_epoch)
         sampler.resume(epoch, batch * self.batch_size)
+        if self.values is not None:
+            return self._batches(ArrayDataset(self.values, table.labels), sampler)
         transform = augment.per_image(self.image_size, self.mean, self.std)
         return self._loader(table, sampler, transform)
 
@@ -166,8 +188,11 @@ class ImageDataModule(pl.LightningDataModule):
         return images, labels, rows
 
     def _loader(self, table: ImageTable, sampler: Any, transform: ImageTransform | None = None) -> DataLoader[Batch]:
+        return self._batches(TableDataset(table, self.image_size, transform, self.seed), sampler)
+
+    def _batches(self, dataset: Dataset[Batch], sampler: Any) -> DataLoader[Batch]:
         return DataLoader(
-            TableDataset(table, self.image_size, transform, self.seed),
+            dataset,
             batch_size=self.batch_size,
             sampler=sampler,
             num_workers=self.workers,

@@ -13,7 +13,7 @@ from aaca.debugset.selectors.base import Selection, SelectionContext, Selector
 from aaca.runtime.errors import ConfigError, DataError, nearest
 
 log = logging.getLogger(__name__)
-Fill = Literal["none", "random", "repeat"]
+Fill = Literal["none", "random", "repeat", "fail"]
 
 
 def select_debug_set(
@@ -30,7 +30,7 @@ def select_debug_set(
 
     Failures are the audit images predicted wrongly, by their true class. A class with fewer candidates than `per_class`
     gives all it has (logged, and kept in `shortfalls`). `fill` then tops it up: `repeat` with the picked ones again,
-    best first; `random` with candidates that were not picked, if any, then with all again in random rounds.
+    best first; `fail` gives up (`DataError`); `random` with candidates that were not picked, if any, then with all again in random rounds.
     Raises `ConfigError` on an impossible argument, `DataError` if no class has a candidate.
     """
     _check(per_class, seed, fill, selector, train)
@@ -53,6 +53,11 @@ def select_debug_set(
         picked = selector.select(pool, context, per_class) if len(pool) else Selection(np.empty(0, int), np.empty(0))
         missing = per_class - len(picked.positions)
         if missing:
+            if fill == "fail":
+                raise DataError(
+                    f"class {name!r}: {len(picked.positions)} candidates of {per_class} wanted, and debugset.fill=fail; "
+                    "raise debugset.oversample, loosen the filters, or debugset.fill=none takes what there is"
+                )
             shortfalls[name] = missing
             log.warning("class %r: %d candidates picked of %d wanted", name, len(picked.positions), per_class)
             picked = _filled(picked, pool, per_class, fill, seed_fill)
@@ -88,9 +93,9 @@ def _seeds(seed: int, label: int) -> tuple[int, int]:
 
 
 def _filled(picked: Selection, pool: Scored, k: int, fill: str, seed: int) -> Selection:
-    """The selection topped up to k; as it is for `none` and for a class without candidates."""
+    """The selection topped up to k; as it is for `none`, `fail` and for a class without candidates."""
     positions, scores = picked.positions, picked.scores
-    if fill == "none" or not len(pool):
+    if fill in ("none", "fail") or not len(pool):
         return picked
     generator = np.random.default_rng(seed)
     if fill == "random":
@@ -126,6 +131,6 @@ def _table_of(picks: pd.DataFrame, candidate_table: ImageTable) -> ImageTable:
         score=picks["score"],
         rank=picks["rank"],
         origin_id=picks["origin_id"],
-        provenance="real",
+        provenance=frame.get("provenance", "real"),
     )
     return ImageTable.build(frame, candidate_table.classes)

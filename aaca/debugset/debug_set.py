@@ -16,12 +16,14 @@ class DebugSet:
     """Up to K images a class, class by class, best first.
 
     Beside the columns of an `ImageTable` with absolute paths, `table` has `origin_id` (id in the pool), `rank` (from 1,
-    the best of its class), `score` (of the selector; NaN where it gave none) and `provenance` (real).
-    `shortfalls` names the classes that had fewer than K images before any filling, and how many fewer.
+    the best of its class), `score` (of the selector; NaN where it gave none) and `provenance` (real | synthetic).
+    `shortfalls` names the classes that had fewer than K images before any filling, and how many fewer. `funnel`, of a
+    generated one: class → how many images were asked for, redrawn, dropped for each reason, passed, taken.
     """
 
     table: ImageTable
     shortfalls: dict[str, int] = field(default_factory=dict)
+    funnel: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -29,7 +31,8 @@ class DebugSet:
     def save(self, folder: Path) -> None:
         """Write `debugset.parquet` and `debugset.json` into `folder`."""
         self.table.save(folder / TABLE)
-        write_json(folder / ABOUT, {"classes": list(self.table.classes), "shortfalls": self.shortfalls})
+        about = {"classes": list(self.table.classes), "shortfalls": self.shortfalls, "funnel": self.funnel}
+        write_json(folder / ABOUT, about)
 
     @classmethod
     def load(cls, folder: Path) -> "DebugSet":
@@ -38,4 +41,4 @@ class DebugSet:
             if not (folder / name).is_file():
                 raise DataError(f"{folder}: not a debug set ({name} is missing)")
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        return cls(ImageTable.load(folder / TABLE, about["classes"]), about["shortfalls"])
+        return cls(ImageTable.load(folder / TABLE, about["classes"]), about["shortfalls"], about["funnel"])

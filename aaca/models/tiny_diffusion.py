@@ -3,14 +3,21 @@
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline
-from diffusers import UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from transformers import CLIPTextModel
 
 from aaca.models.tokenizer import clip_tokenizer
 
 
-def build_unet(channels: list[int], heads: int, latent_channels: int, latent_size: int, width: int) -> UNet2DConditionModel:
+def build_unet(
+    channels: list[int], heads: int, latent_channels: int, latent_size: int, width: int
+) -> UNet2DConditionModel:
     """A denoiser with cross-attention to text states of `width` at every resolution; random weights."""
     depth = len(channels)
     return UNet2DConditionModel(

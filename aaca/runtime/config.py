@@ -9,8 +9,8 @@ import inspect
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
-from typing import Any, TypeVar, get_type_hints
+from types import ModuleType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -49,6 +49,7 @@ def load_config(config: Mapping[str, Any], schema: type[T]) -> T:
 
 def parse(node: Any, expected: Any, key: str) -> Any:
     """`node` (plain dicts, lists and scalars) as an instance of the annotation `expected`; `key` names it in errors."""
+    expected = _without_none(expected) if node is not None else expected
     if isinstance(node, Mapping) and TARGET in node:
         cls = resolve_target(node[TARGET], expected, f"{key}.{TARGET}")
         return _construct(cls, {name: value for name, value in node.items() if name != TARGET}, key)
@@ -59,6 +60,13 @@ def parse(node: Any, expected: Any, key: str) -> Any:
             raise ConfigError(f"{key}.{TARGET}: missing; expected the name of a {expected.__name__} class")
         return _construct(expected, node, key)
     return _leaf(node, expected, key)
+
+
+def _without_none(expected: Any) -> Any:
+    # `Role | None`: a given value is a Role
+    choices = [choice for choice in get_args(expected) if choice is not type(None)]
+    optional = get_origin(expected) in (Union, UnionType) and len(choices) == 1
+    return choices[0] if optional else expected
 
 
 def _construct(cls: type, node: Mapping[str, Any], key: str) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import pytorch_lightning as pl
 from pydantic import Field
 from pytorch_lightning.loggers import Logger
@@ -49,6 +50,15 @@ class Schedule:
         return learning_rate(update + 1.0, self.updates + 1.0, 1.0, 0.0, float(self.warmup))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Constant(Schedule):
+    """The same rate all along, after the warm-up."""
+
+    def factor(self, update: int) -> float:
+        """Share of `lr` at this update."""
+        return min(1.0, (update + 1) / (self.warmup + 1))
+
+
 @dataclass(frozen=True)
 class PretrainJob:
     """What a run needs besides its module. `augment` must not flip where captions say left and right."""
@@ -61,6 +71,7 @@ class PretrainJob:
     image_size: int
     settings: dict[str, Any]  # of the module, for the fingerprint
     augment: BatchAugment = field(default_factory=lambda: BatchAugment(scale_min=1.0, hflip=0.0, brightness=0.0))
+    values: np.ndarray | None = None  # what is shown in place of the table's images
     loggers: Sequence[Logger] = ()
     resume: ResumeSpec = field(default_factory=ResumeSpec)
 
@@ -153,6 +164,7 @@ def pretrain(module: Pretraining, job: PretrainJob, folder: Path, finish: Callab
         job.schedule.batch_size,
         train=job.table,
         augment=job.augment,
+        values=job.values,
         epoch_size=rows * job.schedule.batch_size * world,
         seed=job.seed,
         workers=job.trainer.loader_workers(job.table),

@@ -15,7 +15,18 @@ from aaca.world.scenes import SceneSpec
 
 PARTS = {
     "bird": ("feathers", "a beak", "wings", "a tail", "claws", "two legs", "an eye", "plumage", "a head", "a breast"),
-    "flower": ("petals", "a stem", "leaves", "pollen", "a blossom", "stamens", "sepals", "a bud", "nectar", "a corolla"),
+    "flower": (
+        "petals",
+        "a stem",
+        "leaves",
+        "pollen",
+        "a blossom",
+        "stamens",
+        "sepals",
+        "a bud",
+        "nectar",
+        "a corolla",
+    ),
     "mammal": ("fur", "ears", "hooves", "a snout", "four legs", "whiskers", "a coat", "paws", "a muzzle", "a mane"),
     "produce": ("a peel", "seeds", "a stalk", "pulp", "skin", "flesh", "a rind", "a core", "juice", "a root"),
 }

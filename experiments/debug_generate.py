@@ -1,0 +1,226 @@
+"""The stages that make images for a debug set: prompts, tokens, images, their vectors; and the filters' verdict."""
+
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from aaca.data.benchmark import Benchmark
+from aaca.data.features import FeatureStore, Scored
+from aaca.data.table import ImageTable
+from aaca.debugset.debug_set import DebugSet
+from aaca.debugset.filters import Looks, funnel, reasons_to_drop, rivals_of, thumbnails_of
+from aaca.debugset.generators.base import Request
+from aaca.debugset.prompts.base import Prompt, class_noun, class_phrase
+from aaca.models.tokens import FILE, token_names
+from aaca.runtime.config import identity
+from aaca.runtime.files import read_json, write_json
+from aaca.runtime.ranks import current
+from aaca.runtime.seeding import purpose_seed
+from aaca.runtime.stages import Stage, StageCache
+from aaca.training.extract import extract_features
+from aaca.training.generate import IMAGES, generate_images, redraws
+
+from .debug_config import DebugConfig, Generation
+
+log = logging.getLogger(__name__)
+TABLE = "generated.parquet"
+CLIP_BATCH = 128
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What a generator made: every image that was asked for, failed ones without a file."""
+
+    key: str  # of the images' stage
+    table: ImageTable  # of the images there are
+    asked: dict[int, int]  # label → how many
+    redrawn: dict[int, int]  # label → blank ones before them
+
+
+class GenerateStages:
+    """Each method makes or finds one stage, whose key holds exactly what influences it."""
+
+    def __init__(self, options: DebugConfig, cache: StageCache, benchmark_key: str, benchmark: Benchmark) -> None:
+        assert options.generator is not None
+        self.options, self.cache = options, cache
+        self.parts: Generation = options.generation()
+        self.benchmark_key, self.benchmark = benchmark_key, benchmark
+        self.classes = benchmark.classes
+
+    def prompts(self) -> tuple[Stage, list[Prompt]]:
+        """What is asked for."""
+        writer = self.parts.prompts
+
+        def make(folder: Path) -> None:
+            answers = Path(self.options.paths.root).absolute() / "llm"
+            write_json(folder / "prompts.json", [asdict(prompt) for prompt in writer.write(self.classes, answers)])
+
+        inputs = {"classes": list(self.classes), "writer": type(writer).__name__, "config": _plain(writer)}
+        stage = self.cache.stage("prompts", {**inputs, **writer.fingerprint()}, make)
+        return stage, [Prompt(**entry) for entry in read_json(stage.folder / "prompts.json")]
+
+    def tokens(self) -> tuple[str, dict[str, Path]]:
+        """(key, token → file) of the learned tokens; nothing where the generator wants none."""
+        options, parts = self.options, self.parts
+        if not parts.generator.needs_tokens:
+            return "", {}
+        names = token_names(self.classes)
+        seed = purpose_seed(options.seed, "inversion")
+
+        def make(folder: Path) -> None:
+            from aaca.training.textual_inversion import learn_tokens  # diffusers: seconds
+
+            pipeline = parts.diffusion.load()
+            size = parts.diffusion.size or pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+            nouns, train = [class_noun(name) for name in self.classes], self.benchmark.split("train")
+            learn_tokens(
+                pipeline, names, nouns, train, parts.inversion, options.trainer, folder, size, seed, options.resume
+            )
+
+        inputs = {
+            "benchmark": self.benchmark_key,
+            "diffusion": parts.diffusion.fingerprint(),
+            "inversion": asdict(parts.inversion),
+            "seed": options.seed,
+            "devices": options.trainer.world,
+            "precision": options.trainer.precision,
+            "accelerator": options.trainer.device_kind,
+        }
+        stage = self.cache.stage("tokens", inputs, make, together=True)
+        return stage.key, {name: stage.folder / "tokens" / str(label) / FILE for label, name in enumerate(names)}
+
+    def images(self) -> Generated:
+        """The images, drawn by all ranks."""
+        options, parts = self.options, self.parts
+        prompt_stage, prompts = self.prompts()
+        token_key, tokens = self.tokens()
+        starts = self.benchmark.split("train") if parts.generator.needs_starts else None
+        per_class = options.debugset.asked
+        seed = purpose_seed(options.seed, "generate")
+        requests = parts.generator.requests(prompts, self.classes, per_class, seed, starts)
+
+        def make(folder: Path) -> None:
+            def painter(device: torch.device) -> Any:
+                made = parts.generator.painter(parts.diffusion, device, tokens, starts)
+                made.check(requests)
+                return made
+
+            generate_images(requests, painter, parts.generator.batch_size(parts.diffusion), folder, options.trainer)
+            if current().rank == 0:
+                generated_frame(requests, folder, self.classes).to_parquet(folder / TABLE, index=False)
+            current().exchange("table")
+
+        inputs = {
+            "prompts": prompt_stage.key,
+            "tokens": token_key,
+            "generator": {**parts.generator.fingerprint(), "class": type(parts.generator).__name__},
+            "diffusion": parts.diffusion.fingerprint() if parts.generator.needs_diffusion else None,
+            "starts": self.benchmark_key if starts is not None else "",
+            "per_class": per_class,
+            "seed": options.seed,
+        }
+        stage = self.cache.stage("images", inputs, make, together=True)
+        frame = pd.read_parquet(stage.folder / TABLE)
+        table = ImageTable.build(frame[~frame["failed"]].reset_index(drop=True), self.classes, stage.folder)
+        counts = frame.groupby("label")
+        return Generated(stage.key, table, counts.size().to_dict(), counts["redrawn"].sum().to_dict())
+
+    def vectors(self, key: str, table: ImageTable, what: str) -> Scored:
+        """Unit vectors of `table` (the rows that `what` names) in the space of the image-text model."""
+        parts = self.parts
+
+        def make(folder: Path) -> None:
+            from aaca.models.zero_shot import ZeroShot
+
+            model = ZeroShot(parts.clip.load(), [class_phrase(name) for name in self.classes])
+            every = self.options.resume.every
+            extract_features(model, table, folder, self.options.trainer, CLIP_BATCH, label=f"clip {what}", every=every)
+
+        inputs = {"clip": parts.clip.fingerprint(), "images": key, "rows": what, "classes": list(self.classes)}
+        stage = self.cache.stage("vectors", inputs, make, what, together=True)
+        return FeatureStore(stage.folder).scored()
+
+    def funnel(self, made: Generated, reasons: np.ndarray, picked: DebugSet) -> dict[str, dict[str, int]]:
+        """Class → how many were asked for, redrawn, dropped for each reason, passed, taken."""
+        found = {}
+        for label, name in enumerate(self.classes):
+            own = reasons[made.table.labels == label]
+            taken = int(picked.table.frame["origin_id"][picked.table.labels == label].nunique())
+            found[name] = funnel(made.asked[label], own, made.redrawn[label], taken)
+        return found
+
+    def reasons(
+        self, generated: Generated, features: Scored, audit: Scored
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """(for every image the reason to drop it or "", scores a column) by the chain of filters."""
+        chain, table = self.parts.filters, generated.table
+        concepts = table.frame["concept"].to_numpy(dtype=object)
+        real = self.benchmark.table
+        seen: dict[str, Any] = {}
+        scores: dict[str, np.ndarray] = {}
+        if chain.needs_clip:
+            made = self.vectors(generated.key, table, "generated")
+            train = self.vectors(self.benchmark_key, self.benchmark.split("train"), "train")
+            clip = self.parts.clip.load()
+            texts = sorted(set(concepts) - {""})
+            named = clip.text_vectors([class_phrase(name) for name in self.classes])
+            said = clip.text_vectors(texts) if texts else np.zeros((0, named.shape[1]), dtype=np.float32)
+            seen = {
+                "vectors": np.asarray(made.embeddings),
+                "real_vectors": np.asarray(train.embeddings),
+                "real_labels": train.labels,
+                "class_vectors": named,
+                "concept_vectors": dict(zip(texts, said, strict=True)),
+            }
+            scores["clip_class"] = (seen["vectors"] * named[table.labels]).sum(axis=1)
+        known = thumbnails_of(real.take((real.frame["split"] != "pool").to_numpy())) if chain.near_duplicate else None
+        thumbnails = thumbnails_of(table) if chain.near_duplicate else np.zeros((len(table), 1), dtype=np.float32)
+        looks = Looks(
+            labels=table.labels,
+            concepts=concepts,
+            probabilities=features.probabilities,
+            thumbnails=thumbnails,
+            rivals=rivals_of(audit.labels, audit.predictions),
+            known=np.zeros((0, thumbnails.shape[1]), dtype=np.float32) if known is None else known,
+            **seen,
+        )
+        scores["p_class"] = features.probabilities[np.arange(len(table)), table.labels]
+        return reasons_to_drop(chain, looks), scores
+
+
+def generated_frame(requests: list[Request], folder: Path, classes: tuple[str, ...]) -> pd.DataFrame:
+    """One row a request: what was asked, with which seed it came, where it lies."""
+    taken, _ = redraws(folder / IMAGES, [request.index for request in requests])
+    rows = [
+        {
+            "id": f"generated/{classes[request.label]}/{request.index:07d}",
+            "label": request.label,
+            "path": f"{IMAGES}/{request.index:07d}.png",
+            "row": -1,
+            "split": "generated",
+            "source": f"generated/{request.index:07d}",
+            "prompt": request.prompt,
+            "negative": request.negative,
+            "concept": request.concept,
+            "seed": request.seeds[taken.get(request.index, -1)],
+            "strength": request.strength,
+            "start": request.start,
+            "redrawn": taken.get(request.index, len(request.seeds)),
+            "failed": request.index not in taken,
+            "provenance": "synthetic",
+        }
+        for request in requests
+    ]
+    return pd.DataFrame(rows)
+
+
+def _plain(writer: object) -> dict[str, Any]:
+    # a writer's own arguments; a provider speaks for itself in the fingerprint
+    arguments = {name: value for name, value in identity(writer).items() if name != "provider"}
+    provider = getattr(writer, "provider", None)
+    return {**arguments, "provider": None if provider is None else identity(provider)["class"]}

@@ -1,0 +1,114 @@
+"""Small true things for the tests of the embedded models: captioned squares, toy networks, an interrupted pretraining."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from open_clip.model import CLIP
+from pytorch_lightning.callbacks import Callback
+from torch import nn
+from transformers import CLIPTextModel
+
+from aaca.data.table import ImageTable
+from aaca.models.text_encoder import to_clip_text_model
+from aaca.training.pretrain import PretrainJob, Pretraining, Schedule, pretrain
+from aaca.training.resume import ResumeSpec
+from aaca.training.trainer import TrainerSpec
+from tests.toys import SIZE, square_table
+
+CLASSES, SCENES = ("bird", "flower", "mammal", "produce"), ("sand", "snow", "rock")
+WIDTH, CONTEXT = 16, 24
+
+
+def captioned_squares(folder: Path, n: int) -> ImageTable:
+    """Squares that claim to be scenes: the columns of `Content` beside the usual ones; every second has a co-object."""
+    table = square_table(folder, n)
+    rows = range(n)
+    frame = table.frame.assign(
+        cls=[CLASSES[row % 4] for row in rows],
+        name=[CLASSES[row % 4] for row in rows],
+        colour=[(None, "red")[row % 2] for row in rows],
+        scene=[SCENES[row % 3] for row in rows],
+        concept=[("ball", None)[row % 2] for row in rows],
+        concept_name=[("tennis ball", None)[row % 2] for row in rows],
+        relation=[("left of", None)[row % 2] for row in rows],
+    )
+    return ImageTable.build(frame, table.classes, folder)
+
+
+def toy_clip(context: int = CONTEXT) -> CLIP:
+    """open_clip's own architecture, tiny, every weight (biases and norms, too) drawn at random."""
+    vision = {"image_size": SIZE, "layers": 1, "width": WIDTH, "head_width": 8, "patch_size": 8}
+    text = {"context_length": context, "vocab_size": 49408, "width": WIDTH, "heads": 4, "layers": 2}
+    return scrambled(CLIP(12, vision, text))
+
+
+def scrambled(network: nn.Module) -> nn.Module:
+    """The same network, all weights normal around what they were."""
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            if name != "logit_scale":
+                weight.add_(0.2 * torch.randn_like(weight))
+    return network
+
+
+def toy_text_encoder() -> CLIPTextModel:
+    return to_clip_text_model(toy_clip())
+
+
+def toy_job(table: ImageTable, updates: int, batch_size: int = 4, lr: float = 1e-2, **schedule: float) -> PretrainJob:
+    """A checkpoint after every update."""
+    return PretrainJob(
+        table=table,
+        schedule=Schedule(updates=updates, batch_size=batch_size, lr=lr, warmup=2, **schedule),  # type: ignore[arg-type]
+        trainer=TrainerSpec(accelerator="cpu"),
+        seed=3,
+        label="toy",
+        image_size=SIZE,
+        settings={},
+        resume=ResumeSpec(every=0),
+    )
+
+
+class Killed(BaseException):
+    pass
+
+
+class Stop(Callback):
+    """Dies like a killed process would, as far as the loop can tell: at a hook, without a word."""
+
+    def __init__(self, hook: str, count: int) -> None:
+        self.left = count
+        setattr(self, hook, self.hit)
+
+    def hit(self, *_: object, **__: object) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise Killed
+
+
+Build = Callable[[], tuple[Pretraining, PretrainJob]]
+
+
+def weights_after(build: Build, folder: Path, stops: list[tuple[str, int]]) -> dict[str, torch.Tensor]:
+    """All weights after a pretraining in `folder` that dies at these hooks, one after the other, and goes on each time."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    make = TrainerSpec.make
+    for hook, count in stops:
+        with pytest.MonkeyPatch.context() as patch:
+            stop = Stop(hook, count)
+            patch.setattr(
+                TrainerSpec,
+                "make",
+                lambda self, label, stop=stop, callbacks=(), **more: make(
+                    self, label, callbacks=[*callbacks, stop], **more
+                ),
+            )
+            with pytest.raises(Killed):
+                pretrain(*build(), folder)
+    module, job = build()
+    pretrain(module, job, folder)
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}

@@ -18,14 +18,14 @@ from aaca.models.tokenizer import clip_tokenizer
 def build_unet(
     channels: list[int], heads: int, latent_channels: int, latent_size: int, width: int
 ) -> UNet2DConditionModel:
-    """A denoiser with cross-attention to text states of `width` at every resolution; random weights."""
-    depth = len(channels)
+    """A denoiser with cross-attention to text states of `width` at all but the finest resolution; random weights."""
+    coarse = len(channels) - 1
     return UNet2DConditionModel(
         sample_size=latent_size,
         in_channels=latent_channels,
         out_channels=latent_channels,
-        down_block_types=("CrossAttnDownBlock2D",) * depth,
-        up_block_types=("CrossAttnUpBlock2D",) * depth,
+        down_block_types=("DownBlock2D", *["CrossAttnDownBlock2D"] * coarse),
+        up_block_types=(*["CrossAttnUpBlock2D"] * coarse, "UpBlock2D"),
         block_out_channels=tuple(channels),
         layers_per_block=1,
         cross_attention_dim=width,

@@ -19,6 +19,7 @@ def build_autoencoder(channels: list[int], latent_channels: int, image_size: int
         layers_per_block=1,
         latent_channels=latent_channels,
         norm_num_groups=8,
+        mid_block_add_attention=False,
         sample_size=image_size,
         force_upcast=False,
     )

@@ -1,0 +1,222 @@
+"""The pretraining loop: interrupted anywhere it ends with the same bits; its schedule, its curve, its failures."""
+
+import csv
+import math
+
+import numpy as np
+import pytest
+import timm
+import torch
+from torch import nn
+
+from aaca.data.captioned import Captions
+from aaca.models.judge import ASPECTS, Judge
+from aaca.models.tiny_diffusion import build_unet, noise_schedule
+from aaca.models.tokenizer import clip_tokenizer
+from aaca.runtime.errors import AacaError, ConfigError
+from aaca.runtime.stages import PROGRESS
+from aaca.training import pretrain as loop
+from aaca.training.checkpoints import found
+from aaca.training.diffusion import LatentDiffusion
+from aaca.training.judge import JudgePretraining
+from aaca.training.masked_autoencoder import MaskedAutoencoder
+from aaca.training.pretrain import Pretraining, Schedule, pretrain
+from tests.captioned_toys import (
+    CONTEXT,
+    WIDTH,
+    Killed,
+    Stop,
+    captioned_squares,
+    toy_job,
+    toy_text_encoder,
+    weights_after,
+)
+from tests.toys import SIZE
+
+ROW, UPDATES = 3, 7  # two whole rows of the curve and one update more
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    return captioned_squares(tmp_path_factory.mktemp("squares"), 10)
+
+
+@pytest.fixture
+def short_rows(monkeypatch):
+    monkeypatch.setattr(loop, "CURVE", ROW)
+
+
+def masked(table, updates=UPDATES):
+    torch.manual_seed(0)
+    kwargs = {"patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}
+    encoder = timm.create_model("vit_tiny_patch16_224", img_size=SIZE, num_classes=0, **kwargs)
+    job = toy_job(table, updates, weight_decay=0.05)
+    return MaskedAutoencoder(encoder, job.schedule, 0.5, width=16, depth=1), job
+
+
+def diffusion(table, updates=5):
+    torch.manual_seed(0)
+    latents = np.random.default_rng(0).normal(size=(10, 4, 4, 4)).astype(np.float16)
+    unet = build_unet([16], heads=2, latent_channels=4, latent_size=4, width=WIDTH)
+    tokenizer, captions, job = clip_tokenizer(CONTEXT), Captions(table), toy_job(table, updates)
+    arguments = (toy_text_encoder(), tokenizer, noise_schedule(), latents, captions, job.schedule, 1)
+    return LatentDiffusion(unet, *arguments), job
+
+
+def curve(folder):
+    with (folder / "log" / "metrics.csv").open() as stream:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(stream)]
+
+
+def same(mine, whole):
+    return [name for name in whole if not torch.equal(mine[name], whole[name])] == []
+
+
+HOOKS = [
+    [("on_train_batch_start", 1)],
+    [("on_train_batch_start", 2)],
+    [("on_train_batch_end", 3)],
+    [("on_train_batch_start", 5)],
+    [("on_train_epoch_end", 1)],
+    [("on_train_epoch_start", 2)],
+    [("on_train_end", 1)],
+    [("on_train_batch_start", 3), ("on_train_batch_start", 1), ("on_train_batch_end", 3)],
+]
+
+
+@pytest.fixture(scope="module")
+def whole(table, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "CURVE", ROW)
+        return weights_after(lambda: masked(table), folder / "run", []), curve(folder / "run")
+
+
+@pytest.mark.parametrize("stops", HOOKS, ids=str)
+def test_killed_at_any_hook_it_ends_with_the_same_bits_and_curve(stops, table, whole, short_rows, tmp_path):
+    weights, rows = whole
+    assert same(weights_after(lambda: masked(table), tmp_path / "cut", stops), weights)
+    assert curve(tmp_path / "cut") == rows
+
+
+def test_the_bits_depend_on_the_seed(table, whole, short_rows, tmp_path):
+    module, job = masked(table)
+    other = vars(job) | {"seed": 4}
+    pretrain(module, type(job)(**other), tmp_path)
+    assert not same(module.state_dict(), whole[0])
+
+
+def test_the_denoiser_killed_anywhere_ends_with_the_same_bits(table, tmp_path):
+    """Two networks, captions, noise, a moving average."""
+    whole = weights_after(lambda: diffusion(table), tmp_path / "whole", [])
+    assert len([name for name in whole if name.startswith("average.")]) > 50
+    for stops in ([("on_train_batch_end", 2), ("on_train_batch_start", 2)], [("on_train_batch_start", 4)]):
+        again = weights_after(lambda: diffusion(table), tmp_path / "cut", stops)
+        differ = [name for name in whole if not torch.equal(again[name], whole[name])]
+        assert not differ, f"{stops}: {len(differ)} weights, first {differ[:2]}"
+
+
+class Named(Pretraining):
+    """Learns nothing of use; logs numbers that are known."""
+
+    def __init__(self, schedule, values):
+        super().__init__(schedule)
+        self.weight = nn.Parameter(torch.zeros(2, 2))
+        self.bias = nn.Parameter(torch.zeros(2))
+        self.values = values
+
+    def losses(self, batch):
+        value = self.values[self.global_step]
+        return {"loss": self.weight.sum() * 0 + self.bias.sum() * 0 + value, "double": torch.tensor(2.0 * value)}
+
+
+def test_a_row_of_the_curve_is_the_mean_over_its_updates(table, short_rows, tmp_path):
+    values = [1.0, 2.0, 6.0, 4.0, 4.0, 7.0]
+    job = toy_job(table, len(values))
+    seconds = pretrain(Named(job.schedule, values), job, tmp_path)
+    rows = curve(tmp_path)
+    assert [row["updates"] for row in rows] == [3, 6]
+    assert [row["loss"] for row in rows] == [3, 5] and [row["double"] for row in rows] == [6, 10]
+    assert 0 < seconds < 60
+
+
+def test_a_last_row_that_is_not_full_does_not_repeat_the_one_before(table, short_rows, tmp_path):
+    values = [1.0, 2.0, 6.0, 40.0]
+    job = toy_job(table, len(values))
+    pretrain(Named(job.schedule, values), job, tmp_path)
+    rows = curve(tmp_path)
+    assert rows[0]["loss"] == 3
+    assert len(rows) == 1 or (rows[1]["updates"], rows[1]["loss"]) == (4, 40)
+
+
+def test_fewer_updates_than_a_row_make_one_row(table, tmp_path):
+    job = toy_job(table, 2)
+    pretrain(Named(job.schedule, [1.0, 3.0]), job, tmp_path)
+    assert [(row["updates"], row["loss"]) for row in curve(tmp_path)] == [(2, 2)]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_is_one_line(value, table, tmp_path):
+    job = toy_job(table, 5)
+    with pytest.raises(AacaError, match=rf"^update 2: the loss is {value}; lower schedule\.lr$"):
+        pretrain(Named(job.schedule, [1.0, 1.0, value]), job, tmp_path)
+
+
+def test_what_was_saved_is_kept_and_refused_by_another_fit(table, tmp_path, monkeypatch):
+    module, job = masked(table)
+    make = type(job.trainer).make
+    stop = Stop("on_train_batch_start", 4)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            type(job.trainer),
+            "make",
+            lambda self, label, callbacks=(), **more: make(self, label, callbacks=[*callbacks, stop], **more),
+        )
+        with pytest.raises(Killed):
+            pretrain(module, job, tmp_path)
+    assert [int(file.stem) for file in found(tmp_path / PROGRESS)] == [3, 2]
+    for change in ({"seed": 9}, {"settings": {"mask": 0.1}}, {"table": table.take(range(8))}):
+        with pytest.raises(ConfigError, match="made by a fit with other"):
+            pretrain(module, type(job)(**(vars(job) | change)), tmp_path)
+
+
+def test_the_schedule_warms_up_and_falls_to_nothing_but_never_stands_still():
+    schedule = Schedule(updates=100, batch_size=1, lr=1.0, warmup=10)
+    factors = [schedule.factor(update) for update in range(101)]
+    assert factors[:10] == pytest.approx([(update + 1) / 10 for update in range(10)])
+    assert factors[9] == max(factors) == 1
+    for update in (20, 50, 99):  # half a cosine over what is left
+        assert factors[update] == pytest.approx((1 + math.cos(math.pi * (update + 1 - 10) / 91)) / 2)
+    assert all(factor > 0 for factor in factors[:100]) and factors[100] == pytest.approx(0, abs=1e-12)
+    assert all(later < sooner for sooner, later in zip(factors[9:], factors[10:], strict=False))
+    assert Schedule(updates=5, batch_size=1, lr=1.0, warmup=0).factor(0) > 0.9
+
+
+def test_matrices_decay_and_vectors_do_not():
+    schedule = Schedule(updates=5, batch_size=1, lr=0.1, weight_decay=0.3, beta2=0.9)
+    module = Named(schedule, [])
+    (optimizer,), (scheduler,) = module.configure_optimizers()
+    assert scheduler["interval"] == "step"
+    decay = {id(weight): group["weight_decay"] for group in optimizer.param_groups for weight in group["params"]}
+    assert decay == {id(module.weight): 0.3, id(module.bias): 0.0}
+    assert optimizer.param_groups[0]["betas"] == (0.9, 0.9)
+
+
+@torch.no_grad()
+def test_the_judge_s_loss_is_the_sum_over_its_aspects():
+    torch.manual_seed(0)
+    labels = torch.stack([torch.randint(len(choices), (6,)) for choices in ASPECTS.values()], dim=1)
+    module = JudgePretraining(Judge(32).eval(), labels, Schedule(updates=1, batch_size=4, lr=1.0)).eval()
+    images, rows = torch.randn(4, 3, 32, 32), torch.tensor([5, 0, 2, 2])
+    found = module.losses((images, None, rows))
+    logits, total = module.judge(images), 0.0
+    for column, (name, choices) in enumerate(ASPECTS.items()):
+        odds = np.exp(logits[name].double().numpy())
+        chances = odds / odds.sum(axis=1, keepdims=True)
+        wanted = labels[rows, column].numpy()
+        for row in range(4):  # a tenth of the target is spread over all choices
+            target = np.full(len(choices), 0.1 / len(choices))
+            target[wanted[row]] += 0.9
+            total -= (target * np.log(chances[row])).sum() / 4
+        assert float(found[name]) == pytest.approx((chances.argmax(axis=1) == wanted).mean())
+    assert float(found["loss"]) == pytest.approx(total, rel=1e-4)

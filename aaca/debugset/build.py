@@ -30,8 +30,8 @@ def select_debug_set(
 
     Failures are the audit images predicted wrongly, by their true class. A class with fewer candidates than `per_class`
     gives all it has (logged, and kept in `shortfalls`). `fill` then tops it up: `repeat` with the picked ones again,
-    best first; `fail` gives up (`DataError`); `random` with candidates that were not picked, if any, then with all again in random rounds.
-    Raises `ConfigError` on an impossible argument, `DataError` if no class has a candidate.
+    best first; `random` with candidates that were not picked, if any, then with all again in random rounds; `fail`
+    gives up (`DataError`). Raises `ConfigError` on an impossible argument, `DataError` if no class has a candidate.
     """
     _check(per_class, seed, fill, selector, train)
     classes = candidate_table.classes
@@ -55,8 +55,8 @@ def select_debug_set(
         if missing:
             if fill == "fail":
                 raise DataError(
-                    f"class {name!r}: {len(picked.positions)} candidates of {per_class} wanted, and debugset.fill=fail; "
-                    "raise debugset.oversample, loosen the filters, or debugset.fill=none takes what there is"
+                    f"class {name!r}: {len(picked.positions)} candidates of {per_class} wanted, and "
+                    "debugset.fill=fail; raise debugset.oversample, loosen the filters, or debugset.fill=none takes what there is"
                 )
             shortfalls[name] = missing
             log.warning("class %r: %d candidates picked of %d wanted", name, len(picked.positions), per_class)

@@ -114,7 +114,7 @@ def rivals_of(labels: np.ndarray, predictions: np.ndarray) -> dict[int, set[int]
 def repeats(
     thumbnails: np.ndarray, labels: np.ndarray, known: np.ndarray, limit: float, chunk: int = 1024
 ) -> np.ndarray:
-    """ "leak" where a thumbnail is almost one of `known`, "near_duplicate" where almost one before it of its class."""
+    """The reason `leak` where a thumbnail is almost one of `known`, `near_duplicate` where almost an earlier one."""
     reasons = np.full(len(labels), "", dtype=object)
     for start in range(0, len(labels), chunk):
         part = slice(start, start + chunk)

@@ -14,7 +14,7 @@ from aaca.training.pretrain import Pretraining, Schedule
 class JudgePretraining(Pretraining):
     """Cross-entropy of each aspect, with label smoothing. `labels` `[N, 3]` are the aspects of the table's rows.
 
-    Colours, contrast and sharpness are disturbed: the judge has few sources to learn from and looks at generated images.
+    Colours, contrast and sharpness are disturbed: the judge learns from few sources and looks at generated images.
     """
 
     def __init__(self, judge: Judge, labels: Tensor, schedule: Schedule) -> None:

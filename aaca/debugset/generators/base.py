@@ -34,13 +34,13 @@ class Request:
 
 
 class Painter(Protocol):
-    """What draws. Called with a batch, it gives for each request and seed an image uint8 `[S, S, 3]`, or None where nothing usable came out."""
+    """What draws: for each request and seed an image uint8 `[S, S, 3]`, or None where nothing usable came out."""
 
     def check(self, requests: Sequence[Request]) -> None:
         """Raise `AacaError` if one of these can never be drawn."""
 
     def __call__(self, requests: Sequence[Request], seeds: Sequence[int]) -> list[np.ndarray | None]:
-        """Draw at most `Generator.batch_size` requests of one strength. What comes out for one request depends on nothing but it and its seed."""
+        """Draw at most `Generator.batch_size` requests of one strength; each by nothing but itself and its seed."""
 
 
 class Generator(ABC):

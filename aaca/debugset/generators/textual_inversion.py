@@ -1,4 +1,4 @@
-"""G-TG: a token a class, learned from its training images (Gal et al. 2022; Vendrow et al. 2023), then text to image."""
+"""G-TG: a token a class, learned from its images (Gal et al. 2022; Vendrow et al. 2023), then text to image."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -38,7 +38,7 @@ class PromptWriter(ABC):
 
 
 def class_noun(name: str) -> str:
-    """The class's name as a person would write it: "/a/art_studio" → "art studio", "museum/indoor" → "indoor museum"."""
+    """The name as a person would write it: "/a/art_studio" → "art studio", "museum/indoor" → "indoor museum"."""
     parts = [part for part in name.strip("/").split("/") if part]
     if len(parts) > 1 and len(parts[0]) == 1:  # Places365 puts the first letter before the name
         parts = parts[1:]

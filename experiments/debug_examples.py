@@ -33,7 +33,8 @@ def run_examples(benchmark: Benchmark, audit: Scored, picked: DebugSet | None) -
 
 
 def _about(table: ImageTable, row: int) -> str:
-    return str(table.frame["group"].iat[row] or table.frame["id"].iat[row])
+    prompt = table.frame["prompt"].iat[row] if "prompt" in table.frame else ""
+    return str(table.frame["group"].iat[row] or prompt or table.frame["id"].iat[row])
 
 
 def _strip(kind: Kind, name: str, table: ImageTable, rows: np.ndarray, captions: list[str]) -> Example:

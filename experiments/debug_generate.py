@@ -26,6 +26,7 @@ from aaca.training.extract import extract_features
 from aaca.training.generate import IMAGES, generate_images, redraws
 
 from .debug_config import DebugConfig, Generation
+from .debug_quality import quality_of
 
 log = logging.getLogger(__name__)
 TABLE = "generated.parquet"
@@ -153,6 +154,14 @@ class GenerateStages:
             taken = int(picked.table.frame["origin_id"][picked.table.labels == label].nunique())
             found[name] = funnel(made.asked[label], own, made.redrawn[label], taken)
         return found
+
+    def quality(self, made: Generated, taken: np.ndarray, clip_class: np.ndarray | None) -> dict[str, dict[str, float]]:
+        """Class → score → value of the taken images (positions in the table of the generated ones)."""
+        vectors = real = None
+        if self.parts.filters.needs_clip:
+            vectors = self.vectors(made.key, made.table, "generated").take(taken)
+            real = self.vectors(self.benchmark_key, self.benchmark.split("train"), "train")
+        return quality_of(made.table.take(taken), None if clip_class is None else clip_class[taken], vectors, real)
 
     def reasons(
         self, generated: Generated, features: Scored, audit: Scored

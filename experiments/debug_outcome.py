@@ -16,6 +16,7 @@ from aaca.data.features import Scored
 from aaca.data.table import ImageTable
 from aaca.debugset.debug_set import DebugSet
 from aaca.evaluate.dashboard import Dashboard
+from aaca.evaluate.debugset_page import write_page
 from aaca.evaluate.examples import write_examples
 from aaca.evaluate.outcome import PREDICTIONS, Outcome, groups_of, summarise
 from aaca.runtime.files import atomic_path, digest
@@ -25,6 +26,9 @@ from aaca.runtime.stages import Stage
 from .debug_config import DebugConfig
 from .debug_examples import run_examples
 
+CANDIDATES = "candidates.parquet"
+"""All images that a generator made, with their scores and the reason why one was dropped."""
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -32,7 +36,7 @@ class Finished:
 
     benchmark: Benchmark
     audit: Scored  # f0 on audit
-    debug_key: str
+    debug_stage: Stage | None
     debug: DebugSet | None
     f0: Stage
     repaired: Stage
@@ -59,7 +63,13 @@ def outcome_of(
     train_groups = groups_of(benchmark.split("train").frame, benchmark.classes)
     refit = finished.repaired.key
     return Outcome(
-        key=digest({"method": options.method.name, "refit": refit, "debugset": finished.debug_key}),
+        key=digest(
+            {
+                "method": options.method.name,
+                "refit": refit,
+                "debugset": finished.debug_stage.key if finished.debug_stage else "",
+            }
+        ),
         method=options.method.name,
         seed=options.seed,
         dataset=choices["dataset"],
@@ -110,6 +120,11 @@ def write_run(run_dir: Path, outcome: Outcome, finished: Finished, dashboard: Da
         finished.predictions.to_parquet(temporary, index=False)
     if finished.debug is not None:
         finished.debug.table.save(run_dir / "debugset.parquet")
+        if finished.debug.funnel and finished.debug_stage is not None:
+            candidates = pd.read_parquet(finished.debug_stage.folder / CANDIDATES)
+            table = ImageTable.build(candidates, finished.benchmark.classes)
+            settings = {"seed": outcome.seed, "dataset": outcome.dataset, "images a class": outcome.per_class}
+            write_page(run_dir, outcome.method, table, finished.debug.funnel, finished.debug.quality, settings)
     write_examples(run_dir, run_examples(finished.benchmark, finished.audit, finished.debug))
     outcome.save(run_dir)
     numbers = {name: value for name, value in outcome.to_json().items() if isinstance(value, int | float | str)}

@@ -34,12 +34,10 @@ from aaca.training.fit import WEIGHTS, FitJob, fit_classifier
 
 from .debug_config import DebugConfig, DebugSetConfig
 from .debug_generate import GenerateStages
-from .debug_outcome import Finished, outcome_of, predictions_of, write_run
+from .debug_outcome import CANDIDATES, Finished, outcome_of, predictions_of, write_run
 
 log = logging.getLogger(__name__)
 TESTS = ("test", "test_seen")
-MANIFEST = "candidates.parquet"
-"""All images that a generator made, with their scores and the reason why one was dropped."""
 FORWARD_FACTOR = 4  # a forward pass alone needs far less memory than a training step
 
 
@@ -192,12 +190,12 @@ class DebugRun:
 
     def debug_set(
         self, benchmark_key: str, benchmark: Benchmark, f0: Stage, audit: Scored
-    ) -> tuple[str, DebugSet | None]:
-        """(key, the images the method adds), picked class by class; no key and None for the control without any."""
+    ) -> tuple[Stage | None, DebugSet | None]:
+        """(stage, the images the method adds), picked class by class; None and None for the control without any."""
         options = self.options
         config, selector = options.debugset, options.selector
         if config.candidates == "none":
-            return "", None
+            return None, None
         if config.candidates == "generated":
             return self.generated_set(benchmark_key, benchmark, f0, audit)
         table = benchmark.split(config.candidates)
@@ -222,10 +220,12 @@ class DebugRun:
             "seed": options.seed,
         }
         stage = self.cache.stage("debugset", inputs, make)
-        return stage.key, DebugSet.load(stage.folder)
+        return stage, DebugSet.load(stage.folder)
 
-    def generated_set(self, benchmark_key: str, benchmark: Benchmark, f0: Stage, audit: Scored) -> tuple[str, DebugSet]:
-        """(key, what the generator made, less what the filters drop, picked class by class)."""
+    def generated_set(
+        self, benchmark_key: str, benchmark: Benchmark, f0: Stage, audit: Scored
+    ) -> tuple[Stage, DebugSet]:
+        """(stage, what the generator made, less what the filters drop, picked class by class)."""
         options, config = self.options, self.options.debugset
         stages = GenerateStages(options, self.cache, benchmark_key, benchmark)
         made = stages.images()
@@ -244,9 +244,11 @@ class DebugRun:
             picked = select_debug_set(
                 options.selector, candidates, table, audit, train, config.per_class, seed, config.fill
             )
-            replace(picked, funnel=stages.funnel(made, reasons, picked)).save(folder)
-            chosen = set(picked.table.frame["origin_id"])
-            frame.assign(taken=frame["id"].isin(chosen)).to_parquet(folder / MANIFEST, index=False)
+            taken = frame["id"].isin(set(picked.table.frame["origin_id"])).to_numpy()
+            quality = stages.quality(made, np.flatnonzero(taken), scores.get("clip_class"))
+            replace(picked, funnel=stages.funnel(made, reasons, picked), quality=quality).save(folder)
+            paths = [str(made.table.file(row)) for row in range(len(made.table))]
+            frame.assign(taken=taken, path=paths).to_parquet(folder / CANDIDATES, index=False)
 
         inputs = {
             "images": made.key,
@@ -260,7 +262,7 @@ class DebugRun:
             "seed": options.seed,
         }
         stage = self.cache.stage("debugset", inputs, make)
-        return stage.key, DebugSet.load(stage.folder)
+        return stage, DebugSet.load(stage.folder)
 
     def refit(
         self, benchmark_key: str, benchmark: Benchmark, f0: Stage, debug_key: str, debug: DebugSet | None
@@ -305,15 +307,15 @@ class DebugRun:
         audit = self.features(f0, key, benchmark.split("audit"), "audit")
         wrong = int((audit.predictions != audit.labels).sum())
         log.info("f0 fails on %d of %d audit images", wrong, len(audit))
-        debug_key, picked = self.debug_set(key, benchmark, f0, audit)
-        repaired = self.refit(key, benchmark, f0, debug_key, picked)
+        debug_stage, picked = self.debug_set(key, benchmark, f0, audit)
+        repaired = self.refit(key, benchmark, f0, debug_stage.key if debug_stage else "", picked)
         tests = benchmark.table.take(benchmark.table.frame["split"].isin(TESTS).to_numpy())
         before = self.features(f0, key, tests, "tests")
         after = self.features(repaired, key, tests, "tests")
         finished = Finished(
             benchmark=benchmark,
             audit=audit,
-            debug_key=debug_key,
+            debug_stage=debug_stage,
             debug=picked,
             f0=f0,
             repaired=repaired,

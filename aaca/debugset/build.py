@@ -56,7 +56,8 @@ def select_debug_set(
             if fill == "fail":
                 raise DataError(
                     f"class {name!r}: {len(picked.positions)} candidates of {per_class} wanted, and "
-                    "debugset.fill=fail; raise debugset.oversample, loosen the filters, or debugset.fill=none takes what there is"
+                    "debugset.fill=fail; raise debugset.oversample, loosen the filters, or take what there is with "
+                    "debugset.fill=none"
                 )
             shortfalls[name] = missing
             log.warning("class %r: %d candidates picked of %d wanted", name, len(picked.positions), per_class)

@@ -18,12 +18,13 @@ class DebugSet:
     Beside the columns of an `ImageTable` with absolute paths, `table` has `origin_id` (id in the pool), `rank` (from 1,
     the best of its class), `score` (of the selector; NaN where it gave none) and `provenance` (real | synthetic).
     `shortfalls` names the classes that had fewer than K images before any filling, and how many fewer. `funnel`, of a
-    generated one: class → how many images were asked for, redrawn, dropped for each reason, passed, taken.
+    generated one: class → how many images were asked for, redrawn, dropped for each reason, passed, taken. `quality`, of a generated one: class → score → value of the taken images.
     """
 
     table: ImageTable
     shortfalls: dict[str, int] = field(default_factory=dict)
     funnel: dict[str, dict[str, int]] = field(default_factory=dict)
+    quality: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -32,6 +33,7 @@ class DebugSet:
         """Write `debugset.parquet` and `debugset.json` into `folder`."""
         self.table.save(folder / TABLE)
         about = {"classes": list(self.table.classes), "shortfalls": self.shortfalls, "funnel": self.funnel}
+        about["quality"] = self.quality
         write_json(folder / ABOUT, about)
 
     @classmethod
@@ -41,4 +43,6 @@ class DebugSet:
             if not (folder / name).is_file():
                 raise DataError(f"{folder}: not a debug set ({name} is missing)")
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        return cls(ImageTable.load(folder / TABLE, about["classes"]), about["shortfalls"], about["funnel"])
+        return cls(
+            ImageTable.load(folder / TABLE, about["classes"]), about["shortfalls"], about["funnel"], about["quality"]
+        )

@@ -19,6 +19,12 @@ QUIET = (
     "wandb",
     "filelock",
     "timm",
+    "diffusers",
+    "transformers",
+    "huggingface_hub",
+    "httpx",
+    "openai",
+    "root",  # open_clip says everything to the root logger
 )
 
 NOISE = (

@@ -116,11 +116,11 @@ def test_the_share_of_hidden_patches(mask, kept):
 
 
 def test_it_learns_to_fill_in():
-    """Stripes: what is hidden follows from what is seen. Every part of the network gets a gradient."""
+    """Stripes as wide as a patch: what is hidden follows from what is seen. Every part gets a gradient."""
     module = toy(mask=0.5)
-    phase = torch.rand(16, 1, 1, 1, generator=torch.Generator().manual_seed(0)) * 6
-    images = torch.sin(torch.arange(SIZE)[None, None, None] * 0.9 + phase).expand(16, 3, SIZE, SIZE)
-    optimizer = torch.optim.AdamW(module.trained(), lr=5e-3)
+    phase = torch.arange(8)[:, None, None, None] / 8
+    images = torch.sin((torch.arange(SIZE) / PATCH + phase) * 2 * torch.pi).expand(8, 3, SIZE, SIZE)
+    optimizer = torch.optim.AdamW(module.trained(), lr=2e-3)
     losses = []
     for step in range(60):
         torch.manual_seed(step)
@@ -133,4 +133,4 @@ def test_it_learns_to_fill_in():
         optimizer.step()
         losses.append(float(loss.detach()))
     assert 0.8 < losses[0] < 1.6  # about the variance of what is to be guessed
-    assert np.mean(losses[-5:]) < 0.4 * losses[0]
+    assert np.mean(losses[-5:]) < 0.1

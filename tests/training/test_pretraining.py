@@ -18,7 +18,7 @@ from aaca.runtime.stages import PROGRESS
 from aaca.training import pretrain as loop
 from aaca.training.checkpoints import found
 from aaca.training.diffusion import LatentDiffusion
-from aaca.training.judge import JudgePretraining
+from aaca.training.judge import JudgePretraining, disturb
 from aaca.training.masked_autoencoder import MaskedAutoencoder
 from aaca.training.pretrain import Pretraining, Schedule, pretrain
 from tests.captioned_toys import (
@@ -203,7 +203,8 @@ def test_matrices_decay_and_vectors_do_not():
 
 
 @torch.no_grad()
-def test_the_judge_s_loss_is_the_sum_over_its_aspects():
+def test_the_judge_s_loss_is_the_sum_over_its_aspects(monkeypatch):
+    monkeypatch.setattr("aaca.training.judge.disturb", lambda images: images)
     torch.manual_seed(0)
     labels = torch.stack([torch.randint(len(choices), (6,)) for choices in ASPECTS.values()], dim=1)
     module = JudgePretraining(Judge(32).eval(), labels, Schedule(updates=1, batch_size=4, lr=1.0)).eval()
@@ -220,3 +221,14 @@ def test_the_judge_s_loss_is_the_sum_over_its_aspects():
             total -= (target * np.log(chances[row])).sum() / 4
         assert float(found[name]) == pytest.approx((chances.argmax(axis=1) == wanted).mean())
     assert float(found["loss"]) == pytest.approx(total, rel=1e-4)
+
+
+def test_the_judge_sees_every_image_disturbed_in_its_own_way():
+    torch.manual_seed(0)
+    image = torch.rand(1, 3, 16, 16) * 2 - 1
+    many = disturb(image.expand(40, -1, -1, -1))
+    assert many.shape == (40, 3, 16, 16) and -1 <= float(many.min()) and float(many.max()) <= 1
+    assert len({round(float(one.std()), 6) for one in many}) == 40
+    flat = lambda one: (one - one.mean()).flatten() / one.std() / len(one.flatten()) ** 0.5  # noqa: E731
+    alike = [float(flat(one) @ flat(image[0])) for one in many]
+    assert min(alike) > 0.3 and max(alike) > 0.95  # it is still the same image

@@ -1,7 +1,6 @@
 """The stages of the job `pretrain`: captioned scenes, then the models, each a stage of its own."""
 
 import logging
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -31,7 +30,7 @@ from aaca.runtime.ranks import current
 from aaca.runtime.seeding import purpose_seed
 from aaca.runtime.stages import Stage, StageCache
 from aaca.runtime.trial import Trial
-from aaca.training.autoencoder import AutoencoderPretraining, build_autoencoder
+from aaca.training.autoencoder import AutoencoderPretraining, DecoderPretraining, build_autoencoder
 from aaca.training.contrastive import ContrastivePretraining
 from aaca.training.diffusion import LatentDiffusion
 from aaca.training.judge import JudgePretraining
@@ -74,6 +73,14 @@ class AutoencoderConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """The autoencoder's decoder, trained on while the encoder stays."""
+
+    edges: Share
+    schedule: Schedule
+
+
+@dataclass(frozen=True, kw_only=True)
 class DiffusionConfig:
     """The text-conditional denoiser of latents."""
 
@@ -109,7 +116,7 @@ class JudgeConfig:
 class PretrainConfig:
     """One run of the job `pretrain`."""
 
-    network: Literal["clip", "autoencoder", "diffusion", "backbone", "judge"]
+    network: Literal["clip", "autoencoder", "decoder", "diffusion", "backbone", "judge"]
     seed: Annotated[int, Field(ge=0)]
     images: Count
     workers: Count
@@ -117,6 +124,7 @@ class PretrainConfig:
     into: str | None
     clip: ClipConfig
     autoencoder: AutoencoderConfig
+    decoder: DecoderConfig
     diffusion: DiffusionConfig
     backbone: BackboneConfig
     judge: JudgeConfig
@@ -216,11 +224,9 @@ class PretrainRun:
 
     def latents(self, autoencoder: Stage, scenes: Stage, table: ImageTable) -> Stage:
         """All scenes as latents of standard deviation 1, and the factor that made them so."""
-        options = self.options.autoencoder
 
         def make(folder: Path) -> None:
-            vae = build_autoencoder(options.channels, options.latent_channels, 64)
-            load_weights(vae, autoencoder.folder / "autoencoder.safetensors")
+            vae = self.load_autoencoder(autoencoder.folder / "autoencoder.safetensors")
             latents = encode_all(vae.eval(), np.load(scenes.folder / "images.npy", mmap_mode="r"))
             factor = 1 / float(latents.std(dtype=np.float64))
             np.save(folder / "latents.npy", (latents * factor).astype(np.float16))
@@ -257,14 +263,52 @@ class PretrainRun:
             )
             self._fit(module, table, "diffusion", folder, None)
             module.use_average()
-            vae = build_autoencoder(self.options.autoencoder.channels, channels, 64)
-            load_weights(vae, autoencoder.folder / "autoencoder.safetensors")
-            vae.register_to_config(scaling_factor=read_json(latents.folder / "factor.json"))
-            save_pipeline(folder / "pipeline", vae, unet, text_encoder, context)
+            save_weights(unet, folder / "unet.safetensors")
+            save_weights(text_encoder, folder / "text_encoder.safetensors")
 
         return self.cache.stage(
             "diffusion", self._inputs(options, latents=latents.key, clip=clip.key), make, together=True
         )
+
+    def decoder(self) -> Stage:
+        """The autoencoder with a decoder that was trained on."""
+        options, (scenes, table) = self.options.decoder, self.scenes()
+        autoencoder = self.autoencoder()
+        latents = self.latents(autoencoder, scenes, table)
+
+        def make(folder: Path) -> None:
+            self._begin("decoder")
+            vae = self.load_autoencoder(autoencoder.folder / "autoencoder.safetensors")
+            factor = read_json(latents.folder / "factor.json")
+            values = np.load(latents.folder / "latents.npy").astype(np.float32) / factor
+            self._fit(DecoderPretraining(vae, values, options.schedule, options.edges), table, "decoder", folder, None)
+            save_weights(vae, folder / "autoencoder.safetensors")
+
+        return self.cache.stage("decoder", self._inputs(options, latents=latents.key), make, together=True)
+
+    def load_autoencoder(self, file: Path) -> AutoencoderKL:
+        """An image autoencoder with these weights."""
+        options = self.options.autoencoder
+        vae = build_autoencoder(options.channels, options.latent_channels, 64)
+        load_weights(vae, file)
+        return vae
+
+    def save_pipeline(self, folder: Path) -> list[Stage]:
+        """The whole text-to-image pipeline from the stages that made its parts, which are returned."""
+        options, (scenes, table) = self.options, self.scenes()
+        autoencoder, decoder, diffusion = self.autoencoder(), self.decoder(), self.diffusion()
+        latents = self.latents(autoencoder, scenes, table)
+        vae = self.load_autoencoder(decoder.folder / "autoencoder.safetensors")
+        vae.register_to_config(scaling_factor=read_json(latents.folder / "factor.json"))
+        text_encoder = to_clip_text_model(self.load_clip(self.clip()))
+        load_weights(text_encoder, diffusion.folder / "text_encoder.safetensors")
+        size, width = np.load(latents.folder / "latents.npy", mmap_mode="r").shape[-1], options.clip.width
+        unet = build_unet(
+            options.diffusion.channels, options.diffusion.heads, options.autoencoder.latent_channels, size, width
+        )
+        load_weights(unet, diffusion.folder / "unet.safetensors")
+        save_pipeline(folder, vae, unet, text_encoder, options.clip.context)
+        return [autoencoder, decoder, diffusion]
 
     def load_clip(self, stage: Stage) -> CLIP:
         """The trained image-text model."""
@@ -312,7 +356,7 @@ class Export:
 
     def write(self, network: str) -> None:
         """Replace the model's folder below `into`."""
-        if network == "autoencoder":
+        if network in ("autoencoder", "decoder"):
             log.info("the autoencoder ships inside the diffusion pipeline: model=diffusion")
             return
         getattr(self, network)(fresh(self.into / network), self.command.format(network))
@@ -328,15 +372,14 @@ class Export:
 
     def diffusion(self, folder: Path, command: str) -> None:
         """A folder that diffusers' `StableDiffusionPipeline.from_pretrained` loads."""
-        autoencoder, stage, judge = self.runner.autoencoder(), self.runner.diffusion(), self._judge()
-        shutil.copytree(stage.folder / "pipeline", folder, dirs_exist_ok=True)
+        stages, judge = self.runner.save_pipeline(folder), self._judge()
         settings = Diffusion(str(folder), steps=20, guidance=3.0, safety_checker=False, batch_size=32)
         metrics = {"autoencoder": autoencoder_metrics(settings.load().vae, judge)}
         drawn, sheet = diffusion_metrics(settings, judge)
         sheet.save(self.runner.root / "held_out_prompts.png")
         metrics |= drawn
         title = "The embedded text-to-image pipeline"
-        write_card(folder, title, CARDS["diffusion"], [autoencoder, stage], command, metrics)
+        write_card(folder, title, CARDS["diffusion"], stages, command, metrics)
 
     def backbone(self, folder: Path, command: str) -> None:
         """Start weights of `model=small_vit_mae`."""

@@ -17,8 +17,9 @@ class DebugSet:
 
     Beside the columns of an `ImageTable` with absolute paths, `table` has `origin_id` (id in the pool), `rank` (from 1,
     the best of its class), `score` (of the selector; NaN where it gave none) and `provenance` (real | synthetic).
-    `shortfalls` names the classes that had fewer than K images before any filling, and how many fewer. `funnel`, of a
-    generated one: class → how many images were asked for, redrawn, dropped for each reason, passed, taken. `quality`, of a generated one: class → score → value of the taken images.
+    `shortfalls` names the classes that had fewer than K images before any filling, and how many fewer. Of a generated
+    one, `funnel`: class → how many images were asked for, redrawn, dropped for each reason, passed, taken; `quality`:
+    class → score → value of the taken images.
     """
 
     table: ImageTable

@@ -82,7 +82,10 @@ class Diffusion:
     def load(self, device: torch.device | str = "cpu") -> Any:
         """The pipeline on `device`. Raises `AacaError` in one line where files are missing or the network is."""
         import diffusers
+        import transformers
 
+        for library in (diffusers, transformers):  # a bar for what takes a second
+            library.utils.logging.disable_progress_bar()
         more: dict[str, Any] = {} if self.safety_checker else {"safety_checker": None, "requires_safety_checker": False}
         try:
             pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(

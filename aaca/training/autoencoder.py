@@ -1,7 +1,8 @@
-"""`AutoencoderPretraining`: the image autoencoder (KL, as in latent diffusion) of the embedded text-to-image model."""
+"""The image autoencoder of the embedded text-to-image model (KL, as in latent diffusion): all, then its decoder."""
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
@@ -41,9 +42,35 @@ class AutoencoderPretraining(Pretraining):
         images = batch[0].contiguous(memory_format=torch.channels_last)
         posterior = self.vae.encode(images).latent_dist
         back = self.vae.decode(posterior.sample()).sample
-        error = back - images
-        pixels = error.abs().mean()
-        edges = (error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()) / 2
+        pixels, edges = pixel_errors(back, images)
         kl = posterior.kl().mean() / posterior.mean[0].numel()
         loss = pixels + self.edges * edges + self.kl * kl
         return {"loss": loss, "pixels": pixels, "edges": edges, "kl": kl, "mse": F.mse_loss(back, images)}
+
+
+class DecoderPretraining(Pretraining):
+    """The decoder alone, with the encoder as it is: latents that a denoiser learns from meanwhile stay what they are.
+
+    `latents` `[N, C, s, s]` are the mean latents of the table's rows.
+    """
+
+    def __init__(self, vae: AutoencoderKL, latents: np.ndarray, schedule: Schedule, edges: float = 1.0) -> None:
+        super().__init__(schedule)
+        self.vae = vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.vae.encoder.requires_grad_(False)
+        self.vae.quant_conv.requires_grad_(False)
+        self.latents, self.edges = latents, edges
+
+    def losses(self, batch: Any) -> dict[str, Tensor]:
+        """`pixels` and `edges` (mean absolute errors), `mse`."""
+        images, _, rows = batch
+        latents = torch.from_numpy(self.latents[rows.cpu().numpy()].astype(np.float32)).to(images.device)
+        back = self.vae.decode(latents).sample
+        pixels, edges = pixel_errors(back, images)
+        return {"loss": pixels + self.edges * edges, "pixels": pixels, "edges": edges, "mse": F.mse_loss(back, images)}
+
+
+def pixel_errors(back: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean absolute error of pixels, and of their differences to the right and lower neighbour."""
+    error = back - images
+    return error.abs().mean(), (error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()) / 2

@@ -44,7 +44,7 @@ FORWARD_FACTOR = 4  # a forward pass alone needs far less memory than a training
 def debug(trial: Trial) -> Outcome:
     """Run the job once and write `outcome.json` and its tables into the run's folder; a finished run is read again."""
     options = load_config(trial.config, DebugConfig)
-    _check_feasible(options)
+    check_feasible(options)
     dataset = options.dataset.fingerprint()  # looks at the files: a wrong folder fails before anything is written
     log.info("method %s, seed %d  →  %s", options.method.name, options.seed, trial.path)
     identity = claim(trial, dataset, options.resume.force)
@@ -64,7 +64,7 @@ def _finished(trial: Trial, identity: str) -> Outcome | None:
     return outcome if outcome.identity == identity else None
 
 
-def _check_feasible(options: DebugConfig) -> None:
+def check_feasible(options: DebugConfig) -> None:
     """Refuse, before anything is made, what the configuration alone shows to be impossible."""
     if options.debugset.candidates == "generated" or options.generator is not None:
         parts = options.generation()

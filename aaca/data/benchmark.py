@@ -92,6 +92,10 @@ class BenchmarkSource(ABC):
         """Images a class that `split` will hold at most, where the arguments alone tell; None where they do not."""
         return None
 
+    def class_names(self) -> tuple[str, ...] | None:
+        """The classes in label order, where they are known without laying anything out."""
+        return None
+
     @abstractmethod
     def build(self, folder: Path) -> Benchmark:
         """Lay the images' table (and, where images are made, the images) into `folder`; return the benchmark."""

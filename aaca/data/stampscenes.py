@@ -84,6 +84,10 @@ class StampScenes(BenchmarkSource):
         """What `per_class` asks for."""
         return self.per_class[split]
 
+    def class_names(self) -> tuple[str, ...]:
+        """The pack's."""
+        return load_pack().classes
+
     def fingerprint(self) -> dict[str, Any]:
         """All arguments but `workers`, the pack's manifest, the renderer's and Pillow's versions."""
         return {

@@ -9,6 +9,7 @@ from aaca.models.checkpoint import load_checkpoint
 from aaca.models.classifier import Classifier, ClassifierSource, check_image_size
 from aaca.runtime.errors import AacaError, ConfigError, nearest
 from aaca.runtime.files import file_sha256
+from aaca.world.shipped import shipped
 
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]
@@ -17,7 +18,7 @@ IMAGENET_STD = [0.229, 0.224, 0.225]
 class TimmModel(ClassifierSource):
     """`timm.create_model(name, **kwargs)` as a `Classifier`.
 
-    `checkpoint` is a file (safetensors or .pth); `pretrained` asks timm's hub instead; neither means from scratch.
+    `checkpoint` is a file (safetensors or .pth, or `embedded:` and its name); `pretrained` asks timm's hub instead; neither means from scratch.
     `global_pool` is timm's (`token` = the class token, `avg` = mean of the patch tokens); None keeps the model's own.
     """
 
@@ -35,6 +36,7 @@ class TimmModel(ClassifierSource):
         check_image_size(image_size)
         if not timm.is_model(name):
             raise ConfigError(f"model.name: timm has no model {name!r}; {nearest(name, timm.list_models())}")
+        checkpoint = None if checkpoint is None else shipped(checkpoint, "model.checkpoint")
         if checkpoint is not None and not Path(checkpoint).is_file():
             raise ConfigError(f"model.checkpoint: no file {checkpoint}")
         if checkpoint is not None and pretrained:

@@ -38,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     if job in ACTIONS and rest and "=" not in rest[0] and not rest[0].startswith("-"):
         rest = [f"{ACTIONS[job]}={rest[0]}", *rest[1:]]
+    rest = ["dry_run=true" if item == "--dry-run" else item for item in rest]
     for alias, key in ALIASES.get(job, {}).items():
         rest = [f"{key}={item.removeprefix(f'{alias}=')}" if item.startswith(f"{alias}=") else item for item in rest]
     sys.argv = [f"aaca {job}", *rest]

@@ -1,5 +1,6 @@
 """The denoiser's targets against diffusers, its weights in closed form, its moving average by hand."""
 
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -71,10 +72,9 @@ def test_noise_velocity_and_weights_are_diffusers_and_the_paper_s(table, snr, mo
 @torch.no_grad()
 def test_captions_are_left_out_at_the_asked_for_rate_and_reach_the_denoiser_as_the_text_encoder_s_states(table):
     for share, expected in ((0.0, 0), (0.5, 6)):
-        unet = Guess()
+        unet, texts = Guess(), []
         module = module_of(table, unet, drop_caption=share)
         module.text_encoder.eval()
-        texts = []
         tokenizer = module.tokenizer
         module.tokenizer = lambda given, tokenizer=tokenizer, texts=texts, **more: (
             texts.extend(given) or tokenizer(given, **more)
@@ -86,7 +86,7 @@ def test_captions_are_left_out_at_the_asked_for_rate_and_reach_the_denoiser_as_t
         states = unet.shown[0][2]
         assert states.shape == (12, CONTEXT, WIDTH)
         for row in range(12):
-            ids = clip_tokenizer(CONTEXT)(texts[row]).input_ids
+            ids = tokenizer(texts[row]).input_ids
             ids += [49407] * (CONTEXT - len(ids))
             expected_states = module.text_encoder(torch.tensor([ids])).last_hidden_state[0]
             torch.testing.assert_close(states[row], expected_states, rtol=1e-4, atol=1e-5)
@@ -107,30 +107,25 @@ def current(weights, module):
 
 def test_the_average_follows_by_hand_and_takes_the_weights_place(table, tmp_path):
     """Its first steps are short-sighted: after update k it keeps (1 + k) / (10 + k) of itself, at most `ema`."""
-    history = []
-    for updates in (1, 2):  # the same first update: warm-up only
-        module = module_of(table, updates=2)
-        job = toy_job(table, 2)
-        first = [weight.detach().clone() for weight in module._weights()]
-        if updates == 1:
-            after_one: dict[str, torch.Tensor] = {}
-            module.on_train_batch_start = lambda batch, index, module=module, kept=after_one: (  # type: ignore
-                kept.update({name: value.detach().clone() for name, value in module.state_dict().items()})
-            )
-            weights_after(lambda module=module, job=job: (module, job), tmp_path / "one", [])
-            history.append(after_one)
-        else:
-            history.append(weights_after(lambda module=module, job=job: (module, job), tmp_path / "two", []))
-    expected = first
-    for update, weights in enumerate(history, start=1):
-        keep = min(0.999, (1 + update) / (10 + update))
-        now = current(weights, module)
-        expected = [keep * old + (1 - keep) * new for old, new in zip(expected, now, strict=True)]
-        assert max(float((new - old).abs().max()) for old, new in zip(first, now, strict=True)) > 1e-3
-        for mine, wanted in zip(averages(weights), expected, strict=True):
-            torch.testing.assert_close(mine, wanted, rtol=1e-5, atol=1e-7)
+    module, states = module_of(table, updates=4, ema=0.2), []
+
+    def note(*_):
+        states.append({name: value.detach().clone() for name, value in module.state_dict().items()})
+
+    module.on_train_batch_start = note
+    weights_after(lambda: (module, toy_job(table, 4)), tmp_path / "run", [])
+    note()
+    assert len(states) == 5
+    for mine, wanted in zip(averages(states[0]), current(states[0], module), strict=True):
+        assert torch.equal(mine, wanted)
+    for update, (before, after) in enumerate(pairwise(states), start=1):
+        keep = (2 / 11, 0.2, 0.2, 0.2)[update - 1]
+        was, now = current(before, module), current(after, module)
+        assert max(float((new - old).abs().max()) for old, new in zip(was, now, strict=True)) > 1e-3
+        for old, new, mine in zip(averages(before), now, averages(after), strict=True):
+            torch.testing.assert_close(mine, keep * old + (1 - keep) * new, rtol=1e-5, atol=1e-7)
     module.use_average()
-    for mine, wanted in zip(module._weights(), averages(history[-1]), strict=True):
+    for mine, wanted in zip(module._weights(), averages(states[-1]), strict=True):
         assert torch.equal(mine, wanted)
 
 
@@ -138,8 +133,8 @@ def test_rows_of_tokens_that_never_occur_stay_as_they_were(table, tmp_path):
     module = module_of(table, updates=3)
     name = next(name for name, _ in module.text_encoder.named_parameters() if "token_embedding" in name)
     before = dict(module.text_encoder.named_parameters())[name].detach().clone()
-    captions = [text for seed in range(200) for text in module.captions.draw(np.arange(12), seed)]
-    said = {token for text in captions for token in clip_tokenizer(CONTEXT)(text).input_ids}
+    captions = {text for seed in range(200) for text in module.captions.draw(np.arange(12), seed)}
+    said = {token for ids in module.tokenizer(sorted(captions)).input_ids for token in ids}
     weights = weights_after(lambda: (module, toy_job(table, 3)), tmp_path / "run", [])
     module.use_average()
     unseen = torch.ones(len(before), dtype=torch.bool)

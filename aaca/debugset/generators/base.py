@@ -56,18 +56,20 @@ class Generator(ABC):
         """`per_class` requests a class, shared out evenly over its prompts; the seeds of one depend on no other."""
         found: list[Request] = []
         for label, name in enumerate(classes):
-            own = [prompt for prompt in prompts if prompt.label == label]
-            if not own:
-                raise DataError(f"prompts: none for class {name!r}; expected at least one")
-            each = math.ceil(per_class / len(own))
-            turns = [(prompt, turn) for turn in range(each) for prompt in own][:per_class]
-            for place, (prompt, turn) in enumerate(turns):
-                text = prompt.text.replace(SLOT, self.phrase(name))
+            for place, (text, prompt, turn) in enumerate(self.shares(prompts, label, name, per_class)):
                 key = (text, prompt.negative, prompt.concept, turn)
                 seeds = tuple(purpose_seed(seed, "image", *key, attempt) for attempt in range(TRIES))
                 strength, start = self.start_of(label, place, starts, seeds[0])
                 found.append(Request(len(found), label, text, prompt.negative, prompt.concept, seeds, strength, start))
         return found
+
+    def shares(self, prompts: Sequence[Prompt], label: int, name: str, per_class: int) -> list[tuple[str, Prompt, int]]:
+        """(text, prompt, number among the images of this prompt) for each of a class's `per_class` images."""
+        own = [prompt for prompt in prompts if prompt.label == label]
+        if not own:
+            raise DataError(f"prompts: none for class {name!r}; expected at least one")
+        turns = [(prompt, turn) for turn in range(math.ceil(per_class / len(own))) for prompt in own][:per_class]
+        return [(prompt.text.replace(SLOT, self.phrase(name)), prompt, turn) for prompt, turn in turns]
 
     def phrase(self, name: str) -> str:
         """What stands in a prompt for the class."""

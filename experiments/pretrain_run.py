@@ -40,7 +40,7 @@ from aaca.training.resume import ResumeSpec
 from aaca.training.trainer import TrainerSpec
 from aaca.world.pack import load_pack
 
-from .debug_config import PathsConfig
+from .debug_config import PathsConfig, without_size_presets
 from .pretrain_export import fresh, half, write_card
 from .pretrain_metrics import autoencoder_metrics, clip_metrics, diffusion_metrics, judge_metrics
 
@@ -69,6 +69,16 @@ class AutoencoderConfig:
     latent_channels: Count
     edges: Share
     kl: Share
+    schedule: Schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColoursConfig:
+    """The autoencoder, trained on with a loss that sees hues."""
+
+    edges: Share
+    kl: Share
+    weight: Share
     schedule: Schedule
 
 
@@ -116,14 +126,16 @@ class JudgeConfig:
 class PretrainConfig:
     """One run of the job `pretrain`."""
 
-    network: Literal["clip", "autoencoder", "decoder", "diffusion", "backbone", "judge"]
+    network: Literal["clip", "autoencoder", "colours", "decoder", "diffusion", "backbone", "judge"]
     seed: Annotated[int, Field(ge=0)]
     images: Count
     workers: Count
     threads: Count | None
     into: str | None
+    size: Literal["smoke", "demo", "full"]
     clip: ClipConfig
     autoencoder: AutoencoderConfig
+    colours: ColoursConfig
     decoder: DecoderConfig
     diffusion: DiffusionConfig
     backbone: BackboneConfig
@@ -135,7 +147,7 @@ class PretrainConfig:
 
 def run(trial: Trial) -> None:
     """Make the model that `network` names and what it needs."""
-    options = load_config(trial.config, PretrainConfig)
+    options = load_config(without_size_presets(trial.config), PretrainConfig)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     runner = PretrainRun(options)
@@ -237,7 +249,7 @@ class PretrainRun:
     def diffusion(self) -> Stage:
         """The text-to-image pipeline."""
         options, (scenes, table) = self.options.diffusion, self.scenes()
-        clip, autoencoder = self.clip(), self.autoencoder()
+        clip, autoencoder = self.clip(), self.colours()
         latents = self.latents(autoencoder, scenes, table)
 
         def make(folder: Path) -> None:
@@ -270,10 +282,24 @@ class PretrainRun:
             "diffusion", self._inputs(options, latents=latents.key, clip=clip.key), make, together=True
         )
 
+    def colours(self) -> Stage:
+        """The autoencoder, trained on with a loss that sees hues."""
+        options, (scenes, table), before = self.options.colours, self.scenes(), self.autoencoder()
+
+        def make(folder: Path) -> None:
+            self._begin("colours")
+            vae = self.load_autoencoder(before.folder / "autoencoder.safetensors")
+            module = AutoencoderPretraining(vae, options.schedule, options.edges, options.kl, options.weight)
+            self._fit(module, table, "colours", folder, None)
+            save_weights(vae, folder / "autoencoder.safetensors")
+
+        inputs = self._inputs(options, scenes=scenes.key, autoencoder=before.key)
+        return self.cache.stage("colours", inputs, make, together=True)
+
     def decoder(self) -> Stage:
         """The autoencoder with a decoder that was trained on."""
         options, (scenes, table) = self.options.decoder, self.scenes()
-        autoencoder = self.autoencoder()
+        autoencoder = self.colours()
         latents = self.latents(autoencoder, scenes, table)
 
         def make(folder: Path) -> None:
@@ -296,7 +322,7 @@ class PretrainRun:
     def save_pipeline(self, folder: Path) -> list[Stage]:
         """The whole text-to-image pipeline from the stages that made its parts, which are returned."""
         options, (scenes, table) = self.options, self.scenes()
-        autoencoder, decoder, diffusion = self.autoencoder(), self.decoder(), self.diffusion()
+        autoencoder, decoder, diffusion = self.colours(), self.decoder(), self.diffusion()
         latents = self.latents(autoencoder, scenes, table)
         vae = self.load_autoencoder(decoder.folder / "autoencoder.safetensors")
         vae.register_to_config(scaling_factor=read_json(latents.folder / "factor.json"))
@@ -308,7 +334,7 @@ class PretrainRun:
         )
         load_weights(unet, diffusion.folder / "unet.safetensors")
         save_pipeline(folder, vae, unet, text_encoder, options.clip.context)
-        return [autoencoder, decoder, diffusion]
+        return [self.autoencoder(), autoencoder, decoder, diffusion]
 
     def load_clip(self, stage: Stage) -> CLIP:
         """The trained image-text model."""
@@ -356,7 +382,7 @@ class Export:
 
     def write(self, network: str) -> None:
         """Replace the model's folder below `into`."""
-        if network in ("autoencoder", "decoder"):
+        if network in ("autoencoder", "colours", "decoder"):
             log.info("the autoencoder ships inside the diffusion pipeline: model=diffusion")
             return
         getattr(self, network)(fresh(self.into / network), self.command.format(network))

@@ -18,8 +18,9 @@ IMAGENET_STD = [0.229, 0.224, 0.225]
 class TimmModel(ClassifierSource):
     """`timm.create_model(name, **kwargs)` as a `Classifier`.
 
-    `checkpoint` is a file (safetensors or .pth, or `embedded:` and its name); `pretrained` asks timm's hub instead; neither means from scratch.
-    `global_pool` is timm's (`token` = the class token, `avg` = mean of the patch tokens); None keeps the model's own.
+    `checkpoint` is a file (safetensors or .pth, or `embedded:` and its name); `pretrained` asks timm's hub instead;
+    neither means from scratch. `global_pool` is timm's (`token` = the class token, `avg` = mean of the patch tokens);
+    None keeps the model's own.
     """
 
     def __init__(

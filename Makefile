@@ -1,10 +1,10 @@
-# make setup | demo | test | test-slow | lint | type | bench | docs
+# make setup | demo | demo-full | test | test-slow | lint | type | bench | docs
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 ROOT ?= outputs/demo
 
-.PHONY: setup demo test test-slow lint type bench docs clean
+.PHONY: setup demo demo-full test test-slow lint type bench docs clean
 
 setup: $(VENV)/.ready
 
@@ -15,8 +15,14 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps animal-mnist==0.4
 	touch $@
 
+METHODS := none,duplicate,s_random,s_similarity,s_active_learning,g_llm,g_tg,g_llm_prompt
+
 demo: setup
-	$(BIN)/aaca debug -m method=none,duplicate,s_random,s_similarity,s_active_learning seed=0,1,2 paths.root=$(ROOT)
+	$(BIN)/aaca debug -m method=$(METHODS) seed=0 paths.root=$(ROOT)
+	$(BIN)/aaca compare paths.root=$(ROOT)
+
+demo-full: setup
+	$(BIN)/aaca debug -m method=$(METHODS) seed=0,1,2 paths.root=$(ROOT)
 	$(BIN)/aaca compare paths.root=$(ROOT)
 
 test: setup

@@ -17,11 +17,14 @@ from experiments.debug_config import DebugConfig
 from tests.toys import picture_folder
 
 ROOT = Path(__file__).parent.parent
-GROUPS = ("dataset", "model", "recipe", "trainer", "selector", "repair", "logger", "resume", "size", "method")
+GENERATION = ("generator", "prompts", "diffusion", "clip", "inversion", "filters")
+GROUPS = ("dataset", "model", "recipe", "trainer", "selector", "repair", "logger", "resume", "size", "method", *GENERATION)
 CASES = [(group, option) for group in GROUPS for option in options(group)]
 NEEDS = {
     "dataset=imagefolder": ["dataset.root=pictures"],
     "dataset=places365": ["dataset.root=places"],
+    "prompts=llm_openai": ["prompts.provider.base_url=http://127.0.0.1:1/v1"],
+    "prompts=llm_local": ["prompts.provider.folder=model"],
 }
 
 
@@ -44,6 +47,8 @@ def test_every_option_composes_and_parses(group, option, tmp_path, monkeypatch):
 
 def picture_folders(root: Path) -> None:
     picture_folder(root / "pictures", per_class=3)
+    (root / "model").mkdir()
+    (root / "model" / "config.json").write_text("{}")
     places = root / "places"
     places.mkdir()
     text = (ROOT / "conf" / "dataset" / "places365.yaml").read_text()

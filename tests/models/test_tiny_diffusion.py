@@ -102,15 +102,15 @@ def test_the_autoencoder_halves_the_side_once_a_stage_but_for_the_last():
 
 
 @torch.no_grad()
-def test_the_denoiser_attends_to_the_text_at_every_resolution_with_as_many_heads():
+def test_the_denoiser_attends_to_the_text_with_as_many_heads_as_asked_for():
     torch.manual_seed(0)
     unet = build_unet([16, 32], heads=2, latent_channels=4, latent_size=8, width=12)
     assert isinstance(unet, UNet2DConditionModel)
     latents, states = torch.randn(1, 4, 8, 8), torch.randn(2, 5, 12)
     found = [unet(latents, 10, states[row : row + 1]).sample for row in range(2)]
     assert found[0].shape == latents.shape and not torch.allclose(found[0], found[1], atol=1e-6)
-    for blocks in (unet.down_blocks, unet.up_blocks):
-        assert [block.attentions[0].transformer_blocks[0].attn2.heads for block in blocks] == [2, 2]
+    to_text = [layer for name, layer in unet.named_modules() if name.endswith("attn2")]
+    assert len(to_text) > 2 and {layer.heads for layer in to_text} == {2}
 
 
 def test_the_noise_is_the_cosine_schedule():

@@ -69,7 +69,7 @@ def test_images_with_the_same_caption_do_not_push_each_other_away():
     assert float(other.losses(batch)["loss"]) > float(found["loss"])
 
 
-def test_rows_say_which_captions_and_the_update_which_of_them(tmp_path):
+def test_rows_say_which_captions_and_the_update_which_of_them(tmp_path, monkeypatch):
     captions = Captions(captioned_squares(tmp_path, 12))
     module = module_of(captions)
     drawn = []
@@ -78,6 +78,10 @@ def test_rows_say_which_captions_and_the_update_which_of_them(tmp_path):
     for _ in range(2):
         module.losses((torch.randn(3, 3, SIZE, SIZE), None, rows))
     assert drawn[0] == drawn[1]  # the update's number is the same
+    for update in range(1, 5):
+        monkeypatch.setattr(ContrastivePretraining, "global_step", update)
+        module.losses((torch.randn(3, 3, SIZE, SIZE), None, rows))
+    assert len(set(map(tuple, drawn))) > 2
     for row, text in zip(rows.tolist(), drawn[0], strict=True):
         content = captions.contents[row]
         assert content.cls in text or content.scene in text

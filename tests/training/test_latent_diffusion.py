@@ -11,7 +11,7 @@ from torch import nn
 from aaca.data.captioned import Captions
 from aaca.models.tiny_diffusion import build_unet, noise_schedule
 from aaca.models.tokenizer import clip_tokenizer
-from aaca.training.autoencoder import AutoencoderPretraining, build_autoencoder
+from aaca.training.autoencoder import AutoencoderPretraining, DecoderPretraining, build_autoencoder
 from aaca.training.diffusion import LatentDiffusion
 from tests.captioned_toys import CONTEXT, WIDTH, captioned_squares, toy_job, toy_text_encoder, weights_after
 
@@ -173,21 +173,47 @@ def test_the_denoiser_learns(table):
     assert sum(heard) > 0.9 * len(heard)
 
 
+def errors_of(back, images):
+    """Mean absolute errors of pixels and of their differences to the right and lower neighbour, squared error."""
+    error = (back.double() - images.double()).numpy()
+    right, down = np.abs(error[..., 1:] - error[..., :-1]).mean(), np.abs(error[:, :, 1:] - error[:, :, :-1]).mean()
+    return {"pixels": np.abs(error).mean(), "edges": (right + down) / 2, "mse": (error**2).mean()}
+
+
 @torch.no_grad()
 def test_the_autoencoder_s_loss_term_by_term():
     torch.manual_seed(0)
-    vae = build_autoencoder([8, 8], latent_channels=4, image_size=8).eval()
-    module = AutoencoderPretraining(vae, toy_job(None, 3).schedule, edges=0.5, kl=0.1)  # type: ignore[arg-type]
-    images = torch.rand(2, 3, 8, 8) * 2 - 1
+    vae = build_autoencoder([8, 8], latent_channels=4, image_size=16).eval()
+    schedule = toy_job(None, 3).schedule  # type: ignore[arg-type]
+    module = AutoencoderPretraining(vae, schedule, edges=0.5, kl=0.1, colours=3.0)
+    images = torch.rand(2, 3, 16, 16) * 2 - 1
     torch.manual_seed(5)
     found = {name: float(value) for name, value in module.losses((images,)).items()}
     torch.manual_seed(5)
     posterior = vae.encode(images).latent_dist
-    back = vae.decode(posterior.sample()).sample.double().numpy()
-    error = back - images.double().numpy()
-    right, down = np.abs(error[..., 1:] - error[..., :-1]).mean(), np.abs(error[:, :, 1:] - error[:, :, :-1]).mean()
+    back = vae.decode(posterior.sample()).sample
     mean, logvar = posterior.mean.double().numpy(), posterior.logvar.double().numpy()
-    kl = 0.5 * (mean**2 + np.exp(logvar) - 1 - logvar).mean()
-    expected = {"pixels": np.abs(error).mean(), "edges": (right + down) / 2, "kl": kl, "mse": (error**2).mean()}
-    expected["loss"] = expected["pixels"] + 0.5 * expected["edges"] + 0.1 * kl
+    blocks = (back - images).double().numpy().reshape(2, 3, 2, 8, 2, 8).mean(axis=(3, 5))
+    expected = errors_of(back, images)
+    expected |= {"kl": 0.5 * (mean**2 + np.exp(logvar) - 1 - logvar).mean(), "colours": (blocks**2).mean()}
+    expected["loss"] = (
+        expected["pixels"] + 0.5 * expected["edges"] + 0.1 * expected["kl"] + 3 * expected["colours"]
+    )
     assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_decoder_is_trained_on_alone():
+    torch.manual_seed(0)
+    vae = build_autoencoder([8, 8], latent_channels=4, image_size=16).eval()
+    latents = np.random.default_rng(0).normal(size=(5, 4, 8, 8)).astype(np.float32)
+    module = DecoderPretraining(vae, latents, toy_job(None, 3).schedule, edges=0.5)  # type: ignore[arg-type]
+    images, rows = torch.rand(2, 3, 16, 16) * 2 - 1, torch.tensor([3, 1])
+    found = module.losses((images, None, rows))
+    with torch.no_grad():
+        expected = errors_of(vae.decode(torch.from_numpy(latents[[3, 1]])).sample, images)
+    assert float(found["loss"]) == pytest.approx(expected["pixels"] + 0.5 * expected["edges"], rel=1e-4)
+    assert float(found["mse"]) == pytest.approx(expected["mse"], rel=1e-4)
+    trained = {id(weight) for group in module.trained() for weight in group["params"]}
+    fixed = [*vae.encoder.parameters(), *vae.quant_conv.parameters()]
+    assert not trained & {id(weight) for weight in fixed}
+    assert trained == {id(weight) for weight in [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]}

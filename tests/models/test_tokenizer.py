@@ -19,6 +19,7 @@ HARD = [
     "Crème brûlée, naïve, e\u0301te\u0301, Ångström, ß, ÿ",
     "😀 a 🦜 on sand 👩‍🚀 🏳️‍🌈",
     "&lt;b&gt;bird&lt;/b&gt; &amp;amp; sand &eacute;",
+    "<i>&amp;eacute;</i>",
     "ﬁsh ﬂower ﬃ",
     "鳥は砂の上にいる。犬",
     "कुत्ता 개 الكلب ก็",

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from torch import nn
 
 from aaca.training import masked_autoencoder
 from aaca.training.masked_autoencoder import MaskedAutoencoder, normalised_patches
@@ -65,6 +66,19 @@ def test_only_seen_patches_are_looked_at():
                 top, left = place // 4 * PATCH, place % 4 * PATCH
                 changed[image, :, top : top + PATCH, left : left + PATCH] = 0.5
         assert torch.equal(module.fill_in(changed, order), painted) == same
+
+
+@torch.no_grad()
+def test_the_decoder_gets_what_was_seen_in_its_place_and_the_hidden_token_elsewhere():
+    module, images = toy().eval(), pictures(2)
+    module.decoder = module.leave = nn.Identity()
+    order = torch.stack([torch.randperm(16) for _ in range(2)])
+    given = module.fill_in(images, order) - module.places[:, 1:]
+    made = module.enter(module.encode(images, order[:, :4]))[:, 1:]
+    for image in range(2):
+        for rank, place in enumerate(order[image].tolist()):
+            expected = made[image, rank] if rank < 4 else module.hidden[0, 0]
+            torch.testing.assert_close(given[image, place], expected)
 
 
 @torch.no_grad()

@@ -146,6 +146,15 @@ def test_one_seed_one_caption_and_every_caption_costs_the_same_chance():
         assert len(states) == 1
 
 
+def test_every_part_of_every_class_is_named():
+    generator = np.random.default_rng(2)
+    for cls, parts in PARTS.items():
+        assert len(set(parts)) == 10
+        said = " | ".join(describe(Content(cls, cls, None, "sand", None, None, None), generator) for _ in range(1500))
+        assert [part for part in parts if f" with {part} |" not in said] == []
+    assert set(PARTS) == set(PACK.classes)
+
+
 def test_what_cannot_be_said_is_not_said():
     bare = Content("bird", "bird", None, "sand", None, None, None)
     generator = np.random.default_rng(1)

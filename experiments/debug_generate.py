@@ -26,7 +26,6 @@ from aaca.training.extract import extract_features
 from aaca.training.generate import IMAGES, generate_images, redraws
 
 from .debug_config import DebugConfig, Generation
-from .debug_quality import quality_of
 
 log = logging.getLogger(__name__)
 TABLE = "generated.parquet"
@@ -52,6 +51,10 @@ class GenerateStages:
         self.parts: Generation = options.generation()
         self.benchmark_key, self.benchmark = benchmark_key, benchmark
         self.classes = benchmark.classes
+
+    def _on(self) -> dict[str, str]:
+        # drawing and looking do not depend on how many devices share it, but on what kind they are
+        return {"precision": self.options.trainer.precision, "accelerator": self.options.trainer.device_kind}
 
     def prompts(self) -> tuple[Stage, list[Prompt]]:
         """What is asked for."""
@@ -89,8 +92,7 @@ class GenerateStages:
             "inversion": asdict(parts.inversion),
             "seed": options.seed,
             "devices": options.trainer.world,
-            "precision": options.trainer.precision,
-            "accelerator": options.trainer.device_kind,
+            **self._on(),
         }
         stage = self.cache.stage("tokens", inputs, make, together=True)
         return stage.key, {name: stage.folder / "tokens" / str(label) / FILE for label, name in enumerate(names)}
@@ -143,8 +145,56 @@ class GenerateStages:
             extract_features(model, table, folder, self.options.trainer, CLIP_BATCH, label=f"clip {what}", every=every)
 
         inputs = {"clip": parts.clip.fingerprint(), "images": key, "rows": what, "classes": list(self.classes)}
+        inputs |= self._on()
         stage = self.cache.stage("vectors", inputs, make, what, together=True)
         return FeatureStore(stage.folder).scored()
+
+    def seen(self, made: Generated) -> dict[str, Scored]:
+        """Vectors of the generated images and of train, where a filter looks at them. All ranks call it."""
+        if not self.parts.filters.needs_clip:
+            return {}
+        train = self.benchmark.split("train")
+        return {
+            "generated": self.vectors(made.key, made.table, "generated"),
+            "train": self.vectors(self.benchmark_key, train, "train"),
+        }
+
+    def reasons(
+        self, made: Generated, features: Scored, audit: Scored, seen: dict[str, Scored]
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """(for every image the reason to drop it or "", scores a column) by the chain of filters."""
+        chain, table = self.parts.filters, made.table
+        concepts = table.frame["concept"].to_numpy(dtype=object)
+        vectors: dict[str, Any] = {}
+        scores = {"p_class": features.probabilities[np.arange(len(table)), table.labels]}
+        if seen:
+            clip = self.parts.clip.load()
+            texts = sorted(set(concepts) - {""})
+            named = clip.text_vectors([class_phrase(name) for name in self.classes])
+            said = clip.text_vectors(texts) if texts else np.zeros((0, named.shape[1]), dtype=np.float32)
+            vectors = {
+                "vectors": np.asarray(seen["generated"].embeddings),
+                "real_vectors": np.asarray(seen["train"].embeddings),
+                "real_labels": seen["train"].labels,
+                "class_vectors": named,
+                "concept_vectors": dict(zip(texts, said, strict=True)),
+            }
+            scores["clip_class"] = (vectors["vectors"] * named[table.labels]).sum(axis=1)
+        thumbnails = known = np.zeros((len(table), 1), dtype=np.float32)
+        if chain.near_duplicate is not None:
+            real = self.benchmark.table
+            thumbnails = thumbnails_of(table)
+            known = thumbnails_of(real.take((real.frame["split"] != "pool").to_numpy()))
+        looks = Looks(
+            labels=table.labels,
+            concepts=concepts,
+            probabilities=features.probabilities,
+            thumbnails=thumbnails,
+            rivals=rivals_of(audit.labels, audit.predictions),
+            known=known,
+            **vectors,
+        )
+        return reasons_to_drop(chain, looks), scores
 
     def funnel(self, made: Generated, reasons: np.ndarray, picked: DebugSet) -> dict[str, dict[str, int]]:
         """Class → how many were asked for, redrawn, dropped for each reason, passed, taken."""
@@ -154,52 +204,6 @@ class GenerateStages:
             taken = int(picked.table.frame["origin_id"][picked.table.labels == label].nunique())
             found[name] = funnel(made.asked[label], own, made.redrawn[label], taken)
         return found
-
-    def quality(self, made: Generated, taken: np.ndarray, clip_class: np.ndarray | None) -> dict[str, dict[str, float]]:
-        """Class → score → value of the taken images (positions in the table of the generated ones)."""
-        vectors = real = None
-        if self.parts.filters.needs_clip:
-            vectors = self.vectors(made.key, made.table, "generated").take(taken)
-            real = self.vectors(self.benchmark_key, self.benchmark.split("train"), "train")
-        return quality_of(made.table.take(taken), None if clip_class is None else clip_class[taken], vectors, real)
-
-    def reasons(
-        self, generated: Generated, features: Scored, audit: Scored
-    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """(for every image the reason to drop it or "", scores a column) by the chain of filters."""
-        chain, table = self.parts.filters, generated.table
-        concepts = table.frame["concept"].to_numpy(dtype=object)
-        real = self.benchmark.table
-        seen: dict[str, Any] = {}
-        scores: dict[str, np.ndarray] = {}
-        if chain.needs_clip:
-            made = self.vectors(generated.key, table, "generated")
-            train = self.vectors(self.benchmark_key, self.benchmark.split("train"), "train")
-            clip = self.parts.clip.load()
-            texts = sorted(set(concepts) - {""})
-            named = clip.text_vectors([class_phrase(name) for name in self.classes])
-            said = clip.text_vectors(texts) if texts else np.zeros((0, named.shape[1]), dtype=np.float32)
-            seen = {
-                "vectors": np.asarray(made.embeddings),
-                "real_vectors": np.asarray(train.embeddings),
-                "real_labels": train.labels,
-                "class_vectors": named,
-                "concept_vectors": dict(zip(texts, said, strict=True)),
-            }
-            scores["clip_class"] = (seen["vectors"] * named[table.labels]).sum(axis=1)
-        known = thumbnails_of(real.take((real.frame["split"] != "pool").to_numpy())) if chain.near_duplicate else None
-        thumbnails = thumbnails_of(table) if chain.near_duplicate else np.zeros((len(table), 1), dtype=np.float32)
-        looks = Looks(
-            labels=table.labels,
-            concepts=concepts,
-            probabilities=features.probabilities,
-            thumbnails=thumbnails,
-            rivals=rivals_of(audit.labels, audit.predictions),
-            known=np.zeros((0, thumbnails.shape[1]), dtype=np.float32) if known is None else known,
-            **seen,
-        )
-        scores["p_class"] = features.probabilities[np.arange(len(table)), table.labels]
-        return reasons_to_drop(chain, looks), scores
 
 
 def generated_frame(requests: list[Request], folder: Path, classes: tuple[str, ...]) -> pd.DataFrame:

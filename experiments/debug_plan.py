@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from aaca.runtime.config import load_config
+from aaca.runtime.ranks import current
 from aaca.runtime.trial import Trial
 
 from .debug_config import DebugConfig
@@ -17,6 +18,8 @@ from .debug_run import check_feasible
 
 def show_plan(trial: Trial) -> None:
     """Print the table of prompts with the number of images of each, and the sum. Writes nothing but cached answers."""
+    if current().rank != 0:
+        return
     with suppress(OSError):
         trial.path.rmdir()  # Hydra has made it; it is not ours if anything is in it
     options = load_config(trial.config, DebugConfig)

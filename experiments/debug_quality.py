@@ -10,18 +10,20 @@ from aaca.world.shipped import MODELS
 
 
 def quality_of(
-    table: ImageTable, clip_class: np.ndarray | None, made: Scored | None, real: Scored | None
+    table: ImageTable, clip_class: np.ndarray | None, vectors: dict[str, Scored]
 ) -> dict[str, dict[str, float]]:
-    """Class → score → value for the images of `table` (those taken). `made`, `real`: vectors of it and of train.
+    """Class → score → value for the images of `table` (those taken).
 
-    Without an image-text model only the judge speaks, and it knows nothing but the embedded world.
+    `vectors`: of these images (`generated`) and of `train` in an image-text model's space; without them only the judge
+    speaks, and it knows nothing but the embedded world.
     """
     judged = _judged(table)
     found: dict[str, dict[str, float]] = {}
     for label, name in enumerate(table.classes):
         own = table.labels == label
         scores: dict[str, float] = {}
-        if clip_class is not None and made is not None and real is not None:
+        if clip_class is not None and vectors:
+            made, real = vectors["generated"], vectors["train"]
             scores["CLIP"] = float(clip_class[own].mean()) if own.any() else float("nan")
             scores["KID"] = kid(made.embeddings[own], real.embeddings[real.labels == label])
         if judged is not None:

@@ -35,6 +35,7 @@ from aaca.training.fit import WEIGHTS, FitJob, fit_classifier
 from .debug_config import DebugConfig, DebugSetConfig
 from .debug_generate import GenerateStages
 from .debug_outcome import CANDIDATES, Finished, outcome_of, predictions_of, write_run
+from .debug_quality import quality_of
 
 log = logging.getLogger(__name__)
 TESTS = ("test", "test_seen")
@@ -233,9 +234,10 @@ class DebugRun:
         train = None
         if options.selector.needs_train:
             train = self.features(f0, benchmark_key, benchmark.split("train"), "train")
-        reasons, scores = stages.reasons(made, features, audit)
+        seen = stages.seen(made)
 
         def make(folder: Path) -> None:
+            reasons, scores = stages.reasons(made, features, audit, seen)
             frame = made.table.frame.assign(dropped=reasons, **scores)
             kept = np.flatnonzero(reasons == "")
             table = replace(made.table, frame=frame).take(kept)
@@ -245,7 +247,9 @@ class DebugRun:
                 options.selector, candidates, table, audit, train, config.per_class, seed, config.fill
             )
             taken = frame["id"].isin(set(picked.table.frame["origin_id"])).to_numpy()
-            quality = stages.quality(made, np.flatnonzero(taken), scores.get("clip_class"))
+            rows = np.flatnonzero(taken)
+            vectors = {name: scored.take(rows) if name == "generated" else scored for name, scored in seen.items()}
+            quality = quality_of(made.table.take(rows), frame["clip_class"].to_numpy()[rows] if seen else None, vectors)
             replace(picked, funnel=stages.funnel(made, reasons, picked), quality=quality).save(folder)
             paths = [str(made.table.file(row)) for row in range(len(made.table))]
             frame.assign(taken=taken, path=paths).to_parquet(folder / CANDIDATES, index=False)

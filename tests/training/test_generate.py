@@ -71,19 +71,20 @@ def test_images_that_all_stay_blank_are_an_error_that_says_why(tmp_path):
             generate(tmp_path, Noise(dict.fromkeys(range(4), 4)), n=4)
 
 
-@pytest.mark.parametrize("calls", [0, 1, 3, 6, 8])
-def test_killed_in_the_middle_it_goes_on_to_the_same_bytes_and_draws_only_what_is_missing(tmp_path, whole, calls):
+@pytest.mark.parametrize(("calls", "there"), [(0, 0), (1, 2), (3, 5), (6, 6), (8, 8)])
+def test_killed_in_the_middle_it_goes_on_to_the_same_bytes_and_draws_only_what_is_missing(
+    tmp_path, whole, calls, there
+):
     blank = {2: 1, 4: 3, 7: 4}
     first = Noise(blank, calls)
     with pytest.raises(Killed):
         generate(tmp_path, first)
     left = {int(file.stem) for file in (tmp_path / PROGRESS / "images").iterdir()}
-    assert not (tmp_path / "images").exists()
+    assert len(left) == there and not (tmp_path / "images").exists()
     second = pickle.loads(pickle.dumps(Noise(blank)))
     folder = generate(tmp_path, second)
     assert contents(folder) == contents(whole[0])
     assert drawn(second) == sorted(set(range(10)) - left)
-    assert len(left) >= 3 * calls - 8  # five calls and a part of them draw nothing new
 
 
 def test_killed_while_the_images_are_moved_nothing_is_drawn_again(tmp_path, whole, monkeypatch):
@@ -141,7 +142,7 @@ def test_a_batch_is_of_one_strength(tmp_path):
     painter = Noise()
     generate(tmp_path, painter, n=11, strengths=(0.25, 1.0, 0.5))
     assert all(len(strengths) == 1 for strengths in painter.strengths)
-    assert [len(call) for call in painter.seen] == [3, 1, 3, 3, 1][: len(painter.seen)] and len(painter.seen) == 5
+    assert [len(call) for call in painter.seen] == [3, 1, 3, 3, 1]
     assert drawn(painter) == list(range(11))
     found = batched(requests_of(7, (0.5, 1.0)), 2)
     assert [[request.index for request in batch] for batch in found] == [[0, 2], [4, 6], [1, 3], [5]]

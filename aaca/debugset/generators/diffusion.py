@@ -32,7 +32,13 @@ class DiffusionPainter:
         self.size = settings.size or pipeline.unet.config.sample_size * pipeline.vae_scale_factor
 
     def check(self, requests: Sequence[Request]) -> None:
-        """Raise `AacaError` naming the first prompt that has more tokens than the text encoder takes."""
+        """Raise `AacaError` naming a prompt with more tokens than the text encoder takes, or a strength of no steps."""
+        for strength in {request.strength for request in requests}:
+            if int(self.settings.steps * strength) < 1:
+                raise AacaError(
+                    f"generator: a strength of {strength} leaves none of diffusion.steps={self.settings.steps}; "
+                    f"expected at least {1 / strength:.0f} steps"
+                )
         tokenizer = self.pipeline.tokenizer
         for prompt in dict.fromkeys(text for request in requests for text in (request.prompt, request.negative)):
             count = len(tokenizer(self.pipeline.maybe_convert_prompt(clean(prompt), tokenizer)).input_ids)

@@ -18,7 +18,19 @@ from tests.toys import picture_folder
 
 ROOT = Path(__file__).parent.parent
 GENERATION = ("generator", "prompts", "diffusion", "clip", "inversion", "filters")
-GROUPS = ("dataset", "model", "recipe", "trainer", "selector", "repair", "logger", "resume", "size", "method", *GENERATION)
+GROUPS = (
+    "dataset",
+    "model",
+    "recipe",
+    "trainer",
+    "selector",
+    "repair",
+    "logger",
+    "resume",
+    "size",
+    "method",
+    *GENERATION,
+)
 CASES = [(group, option) for group in GROUPS for option in options(group)]
 NEEDS = {
     "dataset=imagefolder": ["dataset.root=pictures"],

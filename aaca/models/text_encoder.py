@@ -1,8 +1,10 @@
 """The text tower of an open_clip model as transformers' `CLIPTextModel`, as diffusers pipelines want it."""
 
+from typing import Any
+
 import torch
 from open_clip.model import CLIP
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
 
@@ -34,7 +36,7 @@ def to_clip_text_model(clip: CLIP) -> CLIPTextModel:
     return model.eval()
 
 
-def _copy_block(mine: nn.Module, theirs: nn.Module, width: int) -> None:
+def _copy_block(mine: Any, theirs: Any, width: int) -> None:
     attention = theirs.attn
     for index, name in enumerate(("q_proj", "k_proj", "v_proj")):
         rows = slice(index * width, (index + 1) * width)
@@ -49,6 +51,6 @@ def _copy_block(mine: nn.Module, theirs: nn.Module, width: int) -> None:
         _copy(target, source.weight, source.bias)
 
 
-def _copy(layer: nn.Module, weight: Tensor, bias: Tensor) -> None:
+def _copy(layer: Any, weight: Tensor, bias: Tensor) -> None:
     layer.weight.copy_(weight)
     layer.bias.copy_(bias)

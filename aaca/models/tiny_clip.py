@@ -34,6 +34,6 @@ def build_clip(config: dict[str, Any], imagenet: bool) -> CLIP:
     model = CLIP(wanted["embed_dim"], wanted["vision_cfg"], wanted["text_cfg"])
     if imagenet:
         source = imagenet_model().state_dict()
-        trunk: nn.Module = model.visual.trunk  # type: ignore[assignment]
+        trunk: nn.Module = model.visual.trunk
         trunk.load_state_dict({name: value for name, value in source.items() if not name.startswith("classifier")})
     return model

@@ -37,6 +37,8 @@ def expanded(name: str, vectors: int) -> list[str]:
 class SplicedEmbedding(nn.Module):
     """A frozen token table, followed by new rows that may be trained: those of `ids ≥ len(table)`."""
 
+    table: Tensor
+
     def __init__(self, table: Tensor, rows: Tensor) -> None:
         super().__init__()
         self.register_buffer("table", table.detach(), persistent=False)

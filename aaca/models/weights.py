@@ -23,7 +23,7 @@ def fingerprint_of(model: str, revision: str | None = None) -> dict[str, Any]:
     return {"id": model, "revision": revision}
 
 
-def load_problem(key: str, model: str, error: BaseException) -> AacaError:
+def load_problem(key: str, model: str, error: Exception) -> AacaError:
     """One line for what a library said when it could not load `model`."""
     name = type(error).__name__
     text = summary(error)

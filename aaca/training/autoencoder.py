@@ -38,7 +38,7 @@ class AutoencoderPretraining(Pretraining):
         self, vae: AutoencoderKL, schedule: Schedule, edges: float = 1.0, kl: float = 1e-4, colours: float = 0.0
     ) -> None:
         super().__init__(schedule)
-        self.vae = vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.vae = vae.to(memory_format=torch.channels_last)
         self.edges, self.kl, self.colours = edges, kl, colours
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
@@ -62,7 +62,7 @@ class DecoderPretraining(Pretraining):
 
     def __init__(self, vae: AutoencoderKL, latents: np.ndarray, schedule: Schedule, edges: float = 1.0) -> None:
         super().__init__(schedule)
-        self.vae = vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.vae = vae.to(memory_format=torch.channels_last)
         self.vae.encoder.requires_grad_(False)
         self.vae.quant_conv.requires_grad_(False)
         self.latents, self.edges = latents, edges

@@ -25,7 +25,7 @@ class ContrastivePretraining(Pretraining):
         self, clip: CLIP, tokenizer: Tokenizer, captions: Captions, image_size: int, schedule: Schedule, seed: int
     ) -> None:
         super().__init__(schedule)
-        self.clip = clip.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.clip = clip.to(memory_format=torch.channels_last)
         self.tokenizer, self.captions, self.image_size, self.seed = tokenizer, captions, image_size, seed
 
     def losses(self, batch: Any) -> dict[str, Tensor]:

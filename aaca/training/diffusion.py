@@ -22,6 +22,8 @@ class LatentDiffusion(Pretraining):
     without caption, for classifier-free guidance (Ho & Salimans 2022).
     """
 
+    alphas: Tensor
+
     def __init__(
         self,
         unet: UNet2DConditionModel,
@@ -38,7 +40,7 @@ class LatentDiffusion(Pretraining):
         text_lr: float = 0.3,
     ) -> None:
         super().__init__(schedule)
-        self.unet = unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.unet = unet.to(memory_format=torch.channels_last)
         self.text_encoder = text_encoder.train()
         self.tokenizer, self.latents, self.captions, self.seed = tokenizer, latents, captions, seed
         self.drop_caption, self.ema, self.snr, self.text_lr = drop_caption, ema, snr, text_lr

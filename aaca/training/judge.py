@@ -17,9 +17,11 @@ class JudgePretraining(Pretraining):
     Colours, contrast and sharpness are disturbed: the judge learns from few sources and looks at generated images.
     """
 
+    labels: Tensor
+
     def __init__(self, judge: Judge, labels: Tensor, schedule: Schedule) -> None:
         super().__init__(schedule)
-        self.judge = judge.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.judge = judge.to(memory_format=torch.channels_last)
         self.register_buffer("labels", labels, persistent=False)
 
     def losses(self, batch: Any) -> dict[str, Tensor]:

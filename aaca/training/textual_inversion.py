@@ -33,6 +33,9 @@ class TextualInversion(Pretraining):
     `[B, 2, 2, C, s, s]`, labels, rows). `names` and `nouns`: the token and the plain name of each class.
     """
 
+    first: Tensor
+    ids: Tensor
+
     def __init__(self, pipeline: Any, names: Sequence[str], nouns: Sequence[str], recipe: InversionRecipe) -> None:
         super().__init__(recipe.schedule)
         self.recipe, self.names = recipe, list(names)

@@ -43,7 +43,9 @@ def test_no_folder_and_no_hub_s_id(model, tmp_path, monkeypatch):
 
 
 def test_a_folder_that_is_no_pipeline(tmp_path):
-    with pytest.raises(ConfigError, match=r"^diffusion\.model: .* is no pipeline of diffusers \(model_index\.json is mis"):
+    with pytest.raises(
+        ConfigError, match=r"^diffusion\.model: .* is no pipeline of diffusers \(model_index\.json is mis"
+    ):
         Diffusion(str(tmp_path))
 
 
@@ -58,7 +60,9 @@ def test_an_embedded_model_that_is_not_there(tmp_path, monkeypatch):
     monkeypatch.setattr(shipped, "MODELS", tmp_path)
     for name in ("diffusion", "_half", ".hidden"):
         (tmp_path / name).mkdir()
-    with pytest.raises(ConfigError, match=r"^diffusion\.model: no embedded model 'embedded:difusion'; nearest valid: emb"):
+    with pytest.raises(
+        ConfigError, match=r"^diffusion\.model: no embedded model 'embedded:difusion'; nearest valid: emb"
+    ):
         Diffusion("embedded:difusion")
     with pytest.raises(ConfigError) as caught:
         Diffusion("embedded:x")
@@ -75,7 +79,9 @@ def test_a_safety_checker_is_neither_pretended_nor_left_out_silently(pipeline_fo
     assert "not looked at by a safety checker" in caplog.text
 
 
-@pytest.mark.parametrize("file", [UNET, "vae/config.json", "text_encoder/model.safetensors", "tokenizer/tokenizer.json"])
+@pytest.mark.parametrize(
+    "file", [UNET, "vae/config.json", "text_encoder/model.safetensors", "tokenizer/tokenizer.json"]
+)
 def test_a_missing_file_is_one_line_that_names_the_folder(copied, file, offline):
     (copied / file).unlink()
     with pytest.raises(AacaError) as caught:

@@ -50,7 +50,9 @@ def said(caplog, monkeypatch):
 def test_a_plain_call_loads_it_in_one_precision_and_it_paints(saved, said):
     folder, states, _ = saved
     pipeline = StableDiffusionPipeline.from_pretrained(folder)
-    assert not [line for line in said.messages if "newly initialized" in line or "not used" in line or "MISSING" in line]
+    assert not [
+        line for line in said.messages if "newly initialized" in line or "not used" in line or "MISSING" in line
+    ]
     assert {name: {weight.dtype for weight in getattr(pipeline, name).parameters()} for name in PARTS} == dict.fromkeys(
         PARTS, {torch.float32}
     )

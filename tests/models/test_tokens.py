@@ -49,7 +49,9 @@ def test_splicing_is_one_longer_table_and_the_gradient_reaches_the_rows_alone(dt
     (found * pull).sum().backward()
     (expected * pull.float()).sum().backward()
     assert spliced.rows.dtype == spliced.rows.grad.dtype == torch.float32
-    torch.testing.assert_close(spliced.rows.grad, whole.grad[11:], rtol=2e-2 if dtype == torch.bfloat16 else 1e-6, atol=0)
+    torch.testing.assert_close(
+        spliced.rows.grad, whole.grad[11:], rtol=2e-2 if dtype == torch.bfloat16 else 1e-6, atol=0
+    )
     assert table.grad is None and spliced.table.grad is None and not spliced.table.requires_grad
     assert [name for name, _ in spliced.named_parameters()] == ["rows"]
     assert list(spliced.state_dict()) == ["rows"]

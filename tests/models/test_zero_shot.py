@@ -57,7 +57,9 @@ def test_the_fingerprint_follows_files_tag_size_and_templates(tmp_path):
 
 
 def test_a_folder_without_its_files_is_one_line(tmp_path):
-    with pytest.raises(AacaError, match=r"^clip\.model: .* could not be loaded \(.*expected a complete folder") as caught:
+    with pytest.raises(
+        AacaError, match=r"^clip\.model: .* could not be loaded \(.*expected a complete folder"
+    ) as caught:
         ClipModel(str(tmp_path)).load()
     assert "\n" not in str(caught.value)
 

@@ -196,9 +196,7 @@ def test_the_autoencoder_s_loss_term_by_term():
     blocks = (back - images).double().numpy().reshape(2, 3, 2, 8, 2, 8).mean(axis=(3, 5))
     expected = errors_of(back, images)
     expected |= {"kl": 0.5 * (mean**2 + np.exp(logvar) - 1 - logvar).mean(), "colours": (blocks**2).mean()}
-    expected["loss"] = (
-        expected["pixels"] + 0.5 * expected["edges"] + 0.1 * expected["kl"] + 3 * expected["colours"]
-    )
+    expected["loss"] = expected["pixels"] + 0.5 * expected["edges"] + 0.1 * expected["kl"] + 3 * expected["colours"]
     assert found == pytest.approx(expected, rel=1e-4)
 
 

@@ -193,12 +193,16 @@ def test_a_token_starts_as_the_mean_of_the_tokens_of_its_noun(loaded):
     chance = module_of(fresh(loaded), initialiser="random", vectors=2).rows.detach().view(2, 2, WIDTH)
     torch.testing.assert_close(chance.norm(dim=2), means.norm(dim=1)[:, None].expand(2, 2))
     assert (F.cosine_similarity(chance, means[:, None], dim=2).abs() < 0.75).all()
-    assert not torch.equal(chance, module_of(fresh(loaded), seed=1, initialiser="random", vectors=2).rows.view(2, 2, -1))
+    assert not torch.equal(
+        chance, module_of(fresh(loaded), seed=1, initialiser="random", vectors=2).rows.view(2, 2, -1)
+    )
 
 
 def test_a_caption_that_does_not_fit_is_refused(loaded):
     assert module_of(fresh(loaded), vectors=CONTEXT - 8).ids.shape == (2, len(TEMPLATES), CONTEXT)
-    with pytest.raises(ConfigError, match=rf"^inversion\.vectors: 30 a token make .* 38 tokens; expected at most {CONTEXT}"):
+    with pytest.raises(
+        ConfigError, match=rf"^inversion\.vectors: 30 a token make .* 38 tokens; expected at most {CONTEXT}"
+    ):
         module_of(fresh(loaded), vectors=30)
 
 
@@ -268,4 +272,6 @@ def test_the_width_vocabulary_and_noise_of_stable_diffusion_1_5(tmp_path, make):
     for name in names:
         rows = load_file(files[name])[name]
         assert rows.shape == (1, 768) and rows.isfinite().all()
-    assert all(0 < entry["cosine to the start"][0] < 1 for entry in read_json(tmp_path / "run" / "tokens.json").values())
+    assert all(
+        0 < entry["cosine to the start"][0] < 1 for entry in read_json(tmp_path / "run" / "tokens.json").values()
+    )

@@ -52,14 +52,18 @@ def test_groups_that_nothing_needs_may_be_missing():
     assert isinstance(parts.generator, Renderer) and parts.filters is OFF and parts.diffusion is None
 
 
-@pytest.mark.parametrize(("per_class", "oversample", "asked"), [(10, 1.25, 13), (10, 1.0, 10), (3, 1.5, 5), (100, 1.1, 110)])
+@pytest.mark.parametrize(
+    ("per_class", "oversample", "asked"), [(10, 1.25, 13), (10, 1.0, 10), (3, 1.5, 5), (100, 1.1, 110)]
+)
 def test_more_images_are_asked_for_than_are_taken(per_class, oversample, asked):
     assert config_of(per_class=per_class, oversample=oversample).debugset.asked == asked
 
 
 def test_the_table_says_for_every_request_what_became_of_it(tmp_path):
     requests = [
-        Request(index, index % 2, f"prompt {index}", "not this", "sand", tuple(10 * index + i for i in range(3)), 0.5, 7)
+        Request(
+            index, index % 2, f"prompt {index}", "not this", "sand", tuple(10 * index + i for i in range(3)), 0.5, 7
+        )
         for index in range(4)
     ]
     image = np.zeros((4, 4, 3), dtype=np.uint8)

@@ -115,7 +115,9 @@ def test_words_are_named_whole_and_the_first_counts():
 
 def test_a_class_that_the_pack_lacks_is_refused_before_any_work():
     Renderer().check(CLASSES)
-    with pytest.raises(ConfigError, match=r"^generator: renderer draws bird, .* alone, the dataset has class 'kitchen'; exp"):
+    with pytest.raises(
+        ConfigError, match=r"^generator: renderer draws bird, .* alone, the dataset has class 'kitchen'; exp"
+    ):
         Renderer().check([*CLASSES, "kitchen", "attic"])
 
 

@@ -42,6 +42,7 @@ type: setup
 bench: setup
 	$(BIN)/python tests/bench/overhead.py
 	$(BIN)/python tests/bench/relaunch.py
+	$(BIN)/python tests/bench/generation.py
 
 docs: setup
 	$(BIN)/python docs/make_results.py $(ROOT)

@@ -158,6 +158,17 @@ def test_a_class_without_candidates_is_a_shortfall_of_k(fill, caplog):
     assert "class 'library': 0 candidates picked of 2 wanted" in caplog.text
 
 
+def test_fill_fail_gives_up_and_names_the_class():
+    with pytest.raises(DataError, match=r"^class 'library': 3 candidates of 4 wanted, and debugset\.fill=fail; raise"):
+        build(per_class=4, fill="fail")
+    with pytest.raises(DataError, match=r"^class 'kitchen': 2 candidates of 3 wanted"):
+        build(Spy(most=2), per_class=3, fill="fail")
+    with pytest.raises(DataError, match=r"^class 'library': 0 candidates of 2 wanted"):
+        build(per_class=2, sizes=(4, 0, 4), fill="fail")
+    enough = build(per_class=3, fill="fail")
+    assert enough.shortfalls == {} and np.bincount(enough.table.labels).tolist() == [3, 3, 3]
+
+
 def test_no_candidates_at_all():
     with pytest.raises(DataError, match=r"no class has a candidate to select from \(0 candidates, 3 classes\)"):
         build(sizes=(0, 0, 0))

@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import json
 import pickle
 from pathlib import Path
 
@@ -106,13 +105,10 @@ def test_killed_while_the_images_are_moved_nothing_is_drawn_again(tmp_path, whol
 
 
 def test_two_ranks_make_the_same_files(tmp_path, whole):
-    tmp_path.joinpath("two").mkdir()
-    blank = {"2": 1, "4": 3, "7": 4}
-    argument = json.loads(json.dumps({"folder": str(tmp_path / "two"), "n": 10, "blank": blank}))
-    names = launch("tests.training.rank_tasks:draw", argument, 2)
+    names = launch("tests.painting_toys:draw", {"folder": str(tmp_path)}, 2)
     assert names == sorted(file.name for file in whole[0].iterdir())
-    assert contents(tmp_path / "two" / "images") == contents(whole[0])
-    assert (tmp_path / "two" / PROGRESS / "images" / "0000007.failed").is_file()
+    assert contents(tmp_path / "images") == contents(whole[0])
+    assert (tmp_path / PROGRESS / "images" / "0000007.failed").is_file()
 
 
 def test_a_full_disk_leaves_no_half_image_and_room_again_it_goes_on(tmp_path, whole, monkeypatch):

@@ -61,7 +61,7 @@ class DebugSetConfig:
     @property
     def asked(self) -> int:
         """Images a class that a generator is asked for."""
-        return math.ceil(self.per_class * self.oversample)
+        return math.ceil(round(self.per_class * self.oversample, 6))
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,23 @@
 """Small true things for the tests of the embedded models: captioned squares, toy networks, an interrupted pretraining."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from open_clip.model import CLIP
+from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Callback
 from torch import nn
 from transformers import CLIPTextModel
 
 from aaca.data.table import ImageTable
 from aaca.models.text_encoder import to_clip_text_model
-from aaca.training.pretrain import PretrainJob, Pretraining, Schedule, pretrain
+from aaca.runtime.stages import PROGRESS
+from aaca.training.checkpoints import found
+from aaca.training.pretrain import Pretraining, PretrainJob, Schedule, pretrain
 from aaca.training.resume import ResumeSpec
 from aaca.training.trainer import TrainerSpec
 from tests.toys import SIZE, square_table
@@ -89,26 +93,38 @@ class Stop(Callback):
             raise Killed
 
 
+class Began(Callback):
+    """At which update a loop began."""
+
+    def on_train_start(self, trainer: Trainer, *_: object) -> None:
+        self.update = trainer.global_step
+
+
 Build = Callable[[], tuple[Pretraining, PretrainJob]]
+
+
+def attempt(build: Build, folder: Path, callback: Callback) -> Pretraining:
+    """One pretraining in `folder`, with a callback more; the trained module."""
+    make = TrainerSpec.make
+    module, job = build()
+
+    def made(self: TrainerSpec, label: str, callbacks: Sequence[Callback] = (), **more: Any) -> Trainer:
+        return make(self, label, callbacks=[*callbacks, callback], **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainerSpec, "make", made)
+        pretrain(module, job, folder)
+    return module
 
 
 def weights_after(build: Build, folder: Path, stops: list[tuple[str, int]]) -> dict[str, torch.Tensor]:
     """All weights after a pretraining in `folder` that dies at these hooks, one after the other, and goes on each time."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    make = TrainerSpec.make
     for hook, count in stops:
-        with pytest.MonkeyPatch.context() as patch:
-            stop = Stop(hook, count)
-            patch.setattr(
-                TrainerSpec,
-                "make",
-                lambda self, label, stop=stop, callbacks=(), **more: make(
-                    self, label, callbacks=[*callbacks, stop], **more
-                ),
-            )
-            with pytest.raises(Killed):
-                pretrain(*build(), folder)
-    module, job = build()
-    pretrain(module, job, folder)
+        with pytest.raises(Killed):
+            attempt(build, folder, Stop(hook, count))
+    left, began = found(folder / PROGRESS), Began()
+    module = attempt(build, folder, began)
+    assert began.update == (int(left[0].stem) if left else 0)  # nothing that was saved is done again
     return {name: value.detach().clone() for name, value in module.state_dict().items()}

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
+from safetensors import SafetensorError
 
 from aaca.models.weights import fingerprint_of, load_problem
-from aaca.runtime.errors import ConfigError, nearest
+from aaca.runtime.errors import AacaError, ConfigError, nearest
 from aaca.world.shipped import shipped
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,8 @@ class Diffusion:
             )
         if not folder.exists() and (self.model.startswith(("/", ".", "~")) or self.model.count("/") != 1):
             raise ConfigError(f"diffusion.model: no folder {self.model}; expected one, or a hub's id owner/name")
+        if size is not None and size % 8:
+            raise ConfigError(f"diffusion.size: {size}; expected a multiple of 8, the side of a latent in pixels")
         if scheduler is not None and scheduler not in _schedulers():
             raise ConfigError(f"diffusion.scheduler: no {scheduler!r}; {nearest(scheduler, _schedulers())}")
 
@@ -92,12 +95,18 @@ class Diffusion:
                 self.model,
                 revision=self.revision,
                 variant=self.variant,
-                torch_dtype=getattr(torch, self.dtype),
+                dtype=getattr(torch, self.dtype),
                 use_safetensors=True,
                 **more,
             )
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
+        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
             raise load_problem("diffusion.model", self.model, error) from error
+        words, rows = len(pipeline.tokenizer), pipeline.text_encoder.config.vocab_size
+        if words < rows:
+            raise AacaError(
+                f"diffusion.model: the tokenizer of {self.model} knows {words} tokens, its text encoder {rows}; "
+                "expected all files of its folder tokenizer"
+            )
         self._settle_checker(pipeline)
         if self.scheduler is not None:
             pipeline.scheduler = getattr(diffusers, self.scheduler).from_config(pipeline.scheduler.config)

@@ -45,7 +45,9 @@ def save_pipeline(
     folder: Path, vae: AutoencoderKL, unet: UNet2DConditionModel, text_encoder: CLIPTextModel, context: int
 ) -> None:
     """Write a folder that `StableDiffusionPipeline.from_pretrained` loads; weights in half precision."""
-    scheduler = DPMSolverMultistepScheduler.from_config(noise_schedule().config, algorithm_type="dpmsolver++")
+    scheduler = DPMSolverMultistepScheduler.from_config(
+        noise_schedule().config, algorithm_type="dpmsolver++", steps_offset=1
+    )
     pipeline = StableDiffusionPipeline(
         vae=vae.to(torch.float16),
         text_encoder=text_encoder.to(torch.float16),

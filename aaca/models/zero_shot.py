@@ -9,12 +9,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from aaca.models.classifier import Classifier
+from aaca.models.template import check_template
 from aaca.models.weights import fingerprint_of, load_problem
 from aaca.runtime.errors import ConfigError, nearest
 from aaca.world.shipped import shipped
+
+WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth")
 
 
 class ClipModel:
@@ -41,11 +45,12 @@ class ClipModel:
         if Path(self.model).is_dir():
             if pretrained is not None:
                 raise ConfigError("clip.pretrained: a folder has its own weights; expected null")
+            if not any(file.suffix in WEIGHT_FILES for file in Path(self.model).iterdir()):
+                raise ConfigError(f"clip.model: {self.model} holds no weights (a file {', '.join(WEIGHT_FILES)})")
         else:
             _check_architecture(self.model, pretrained)
         for index, template in enumerate(self.templates):
-            if template.count("{}") != 1:
-                raise ConfigError(f"clip.templates[{index}]: {template!r}; expected {{}} once, for the name")
+            check_template(template, f"clip.templates[{index}]")
 
     @property
     def name(self) -> str:
@@ -73,7 +78,7 @@ class ClipModel:
         try:
             model, _, _ = open_clip.create_model_and_transforms(self.name, pretrained=self.pretrained)
             tokenizer = open_clip.get_tokenizer(self.name)
-        except (OSError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
             raise load_problem("clip.model", self.model, error) from error
         return ImageText(model.float().eval(), tokenizer, self.templates, self.image_size)
 

@@ -42,10 +42,9 @@ class ContrastivePretraining(Pretraining):
         found = same[torch.arange(len(rows), device=same.device), logits.argmax(dim=1)]
         return {"loss": loss, "hits": found.float().mean()}
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def updated(self, count: int) -> None:
         """CLIP's bound on the temperature: logits are scaled by at most 100."""
-        with torch.no_grad():
-            self.clip.logit_scale.clamp_(0, 4.6052)
+        self.clip.logit_scale.clamp_(0, 4.6052)
 
 
 def resize(images: Tensor, size: int) -> Tensor:

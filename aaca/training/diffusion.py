@@ -73,11 +73,9 @@ class LatentDiffusion(Pretraining):
         weight = ratio.clamp(max=self.snr) / (ratio + 1)
         return {"loss": (weight * error).mean(), "mse": error.mean()}
 
-    @torch.no_grad()
-    def on_train_batch_end(self, *_: Any) -> None:
+    def updated(self, count: int) -> None:
         """Move the average; its memory is shorter at the start."""
-        step = self.global_step
-        decay = min(self.ema, (1 + step) / (10 + step))
+        decay = min(self.ema, (1 + count) / (10 + count))
         torch._foreach_lerp_(list(self.average), list(self._weights()), 1 - decay)
 
     def trained(self) -> list[dict[str, Any]]:

@@ -74,7 +74,7 @@ def generate_images(
     ranks.exchange("folder")
     files = [*images.iterdir(), *(folder / IMAGES).glob("*.png")]  # the second: killed while they were moved
     done = {int(file.stem) for file in files if file.suffix in (".png", FAILED) and file.stem.isdigit()}
-    done = ranks.share(done)
+    done = set(ranks.share(sorted(done)))
     if done:
         log.info("  %s  goes on after %d of %d images", label, len(done), len(requests))
     batches = batched([request for request in requests if request.index not in done], batch_size)
@@ -102,10 +102,14 @@ def generate_images(
 
 
 def batched(requests: Sequence[Any], size: int) -> list[list[Any]]:
-    """Batches of at most `size`, each of one strength: a pipeline takes one strength a call."""
+    """Batches of at most `size`, each of one strength, all with a negative prompt or all without: one call takes one."""
+
+    def kind(request: Any) -> tuple[float, bool]:
+        return request.strength, bool(request.negative)
+
     found: list[list[Any]] = []
-    for request in sorted(requests, key=lambda request: (request.strength, request.index)):
-        if found and len(found[-1]) < size and found[-1][0].strength == request.strength:
+    for request in sorted(requests, key=lambda request: (*kind(request), request.index)):
+        if found and len(found[-1]) < size and kind(found[-1][0]) == kind(request):
             found[-1].append(request)
         else:
             found.append([request])

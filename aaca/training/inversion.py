@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from aaca.models.template import check_template
 from aaca.runtime.errors import ConfigError
 from aaca.training.pretrain import Constant
 
@@ -29,7 +30,6 @@ class InversionRecipe:
     def __post_init__(self) -> None:
         """Raise `ConfigError` on a template without its slot."""
         for index, template in enumerate(self.templates):
-            if template.count("{}") != 1:
-                raise ConfigError(f"inversion.templates[{index}]: {template!r}; expected {{}} once, for the token")
+            check_template(template, f"inversion.templates[{index}]")
         if not self.templates:
             raise ConfigError("inversion.templates: none; expected at least one")

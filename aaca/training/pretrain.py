@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from pydantic import Field
 from pytorch_lightning.loggers import Logger
 from torch import Tensor
@@ -130,6 +131,15 @@ class Pretraining(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with them."""
         self.sums = dict(checkpoint["sums"])
+
+    def optimizer_step(self, *arguments: Any, **more: Any) -> None:
+        """One update, and what follows from it: before any callback looks at the weights, so that checkpoints have it."""
+        super().optimizer_step(*arguments, **more)
+        with torch.no_grad():
+            self.updated(self.global_step + 1)
+
+    def updated(self, count: int) -> None:
+        """What a subclass does after update number `count`."""
 
     def trained(self) -> list[dict[str, Any]]:
         """Parameter groups for the optimiser; matrices decay, all else does not."""

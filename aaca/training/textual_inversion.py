@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from aaca.data.table import ImageTable
 from aaca.models.tokens import FILE, SplicedEmbedding, expanded, mean_of_tokens, save_token
-from aaca.runtime.errors import ConfigError
+from aaca.runtime.errors import ConfigError, DataError
 from aaca.runtime.files import write_json
 from aaca.runtime.ranks import current
 from aaca.runtime.seeding import purpose_seed
@@ -44,6 +44,11 @@ class TextualInversion(Pretraining):
             network.requires_grad_(False).eval()
         self.factor, self.shift = pipeline.vae.config.scaling_factor, pipeline.vae.config.shift_factor or 0.0
         self.noise = DDPMScheduler.from_config(pipeline.scheduler.config)
+        if self.noise.config.prediction_type not in ("epsilon", "v_prediction"):
+            raise ConfigError(
+                f"diffusion.model: its scheduler predicts {self.noise.config.prediction_type!r}; expected a model that "
+                "predicts epsilon or v_prediction"
+            )
         tokenizer, table = pipeline.tokenizer, pipeline.text_encoder.get_input_embeddings().weight
         starts = [self._start(noun, tokenizer, table) for noun in nouns]
         self.rows = nn.Parameter(torch.cat(starts))
@@ -107,11 +112,10 @@ class TextualInversion(Pretraining):
             "cosine": F.cosine_similarity(self.rows.detach(), self.first, dim=1).mean(),
         }
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def updated(self, count: int) -> None:
         """Pin the norms."""
         if self.recipe.pin_norm:
-            with torch.no_grad():
-                self.rows.mul_(self.first.norm(dim=1, keepdim=True) / self.rows.norm(dim=1, keepdim=True))
+            self.rows.mul_(self.first.norm(dim=1, keepdim=True) / self.rows.norm(dim=1, keepdim=True))
 
     def row_groups(self) -> dict[str, Tensor]:
         """Token → its rows `[V, D]`."""
@@ -135,6 +139,9 @@ def learn_tokens(
 
     Writes `tokens/<class number>/learned_embeds.safetensors`, which diffusers' `load_textual_inversion` takes.
     """
+    counts = np.bincount(table.labels, minlength=len(names))
+    if not counts.all():
+        raise DataError(f"dataset: no training image of class {nouns[int(counts.argmin())]!r} to learn a token from")
     rows = chosen_rows(table.labels, recipe.images, seed)
     images = table.take(rows)
     device = torch.device("cuda" if trainer.device_kind == "gpu" else trainer.device_kind)

@@ -32,14 +32,16 @@ def unit(rng, *shape):
 def looks_of(seed, n=60, real=50, known=12):
     """Chance, with planted repeats: some thumbnails almost those of another image, or of a known one."""
     rng = np.random.default_rng(seed)
-    thumbnails, old = unit(rng, n, 9), unit(rng, known, 9)
-    for row in rng.choice(n, n // 3, replace=False):
-        near = thumbnails[rng.integers(n)] if rng.random() < 0.7 else old[rng.integers(known)]
+    thumbnails, old, labels = unit(rng, n, 9), unit(rng, known, 9), rng.integers(CLASSES, size=n)
+    for row in rng.choice(n, n // 2, replace=False):
+        near = thumbnails[rng.choice(np.flatnonzero(labels == labels[row]))]
+        if rng.random() < 0.3:
+            near = old[rng.integers(known)]
         value = near + 0.05 * rng.normal(size=9)
         thumbnails[row] = value / np.linalg.norm(value)
     probabilities = rng.dirichlet([0.15] * CLASSES, n)
     return Looks(
-        labels=rng.integers(CLASSES, size=n),
+        labels=labels,
         concepts=rng.choice(np.array(CONCEPTS, dtype=object), n),
         probabilities=probabilities,
         thumbnails=thumbnails,
@@ -146,7 +148,13 @@ def test_an_image_less_like_its_concept_than_the_real_ones_of_its_class_is_dropp
     # from snow (45°): the real images of class 0 are 35, 25, 15, 5° away, the one of class 1 35°
     assert reasons_to_drop(replace(OFF, clip_concept=50), planted()).tolist() == [""] * 5
     away = planted(vectors=angles(5, 15, 70, 85, 0))  # of those with snow 30, 25 and 45°
-    assert reasons_to_drop(replace(OFF, clip_concept=50), away).tolist() == ["", "clip_concept", "clip_concept", "", "clip_concept"]
+    assert reasons_to_drop(replace(OFF, clip_concept=50), away).tolist() == [
+        "",
+        "clip_concept",
+        "clip_concept",
+        "",
+        "clip_concept",
+    ]
     assert reasons_to_drop(replace(OFF, clip_concept=10), away).tolist() == ["", "", "", "", "clip_concept"]
 
 
@@ -197,7 +205,9 @@ def test_repeats_are_those_of_a_loop_however_large_a_chunk_is(seed):
     for row, label in enumerate(looks.labels.tolist()):
         if any(float(looks.thumbnails[row] @ old) >= limit for old in looks.known):
             expected.append("leak")
-        elif any(looks.labels[i] == label and float(looks.thumbnails[row] @ looks.thumbnails[i]) >= limit for i in kept):
+        elif any(
+            looks.labels[i] == label and float(looks.thumbnails[row] @ looks.thumbnails[i]) >= limit for i in kept
+        ):
             expected.append("near_duplicate")
         else:
             expected.append("")
@@ -233,7 +243,9 @@ def test_thumbnails_are_correlations_without_brightness(tmp_path):
     found = thumbnails_of(table_of(tmp_path, images))
     assert found.shape == (7, 3 * 16 * 16) and found.dtype == np.float32
     close = found @ found[0]
-    assert close[:3] == pytest.approx([1, 1, 1], abs=1e-5) and close[3] > 0.999 and close[4] == pytest.approx(-1, abs=1e-4)
+    assert (
+        close[:3] == pytest.approx([1, 1, 1], abs=1e-5) and close[3] > 0.99 and close[4] == pytest.approx(-1, abs=1e-4)
+    )
     assert abs(close[5]) < 0.2 and (found[6] == 0).all()
     small = [array.reshape(16, 3, 16, 3, 3).mean(axis=(1, 3)).ravel() for array in (image, other)]
     assert close[5] == pytest.approx(np.corrcoef(*small)[0, 1], abs=0.01)

@@ -124,7 +124,7 @@ def test_sheets_of_what_was_taken_and_dropped_and_a_class_of_which_nothing_was(p
         data = image["src"].removeprefix("data:image/png;base64,")
         sizes.append(Image.open(io.BytesIO(base64.b64decode(data))).size)
     taken = int(frame["taken"].sum())
-    assert taken == 12  # in two lines of ten
+    assert taken == 11  # in two lines, ten and one
 
     def side(n):
         return n * (TILE + GAP) - GAP
@@ -135,4 +135,4 @@ def test_sheets_of_what_was_taken_and_dropped_and_a_class_of_which_nothing_was(p
 
 def test_without_quality_there_is_no_such_table(table, tmp_path):
     text = write_page(tmp_path, "m", table, FUNNEL, {}, {}).read_text()
-    assert "KID" not in text and Reader(text).rows[3][0] == "prompt"
+    assert "distance to the class" not in text and Reader(text).rows[3][0] == "prompt"

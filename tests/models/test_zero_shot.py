@@ -35,7 +35,7 @@ def test_an_architecture_needs_weights_and_a_folder_has_its_own(tmp_path):
         ClipModel(str(tmp_path), pretrained="openai")
 
 
-@pytest.mark.parametrize("template", ["a photo", "{} and {}", "{0}"])
+@pytest.mark.parametrize("template", ["a photo", "{} and {}", "{0}", "a {} in {place}"])
 def test_a_template_has_its_slot_once(template, tmp_path):
     with pytest.raises(ConfigError, match=r"^clip\.templates\[1\]: .*; expected {} once, for the name"):
         ClipModel(str(tmp_path), templates=["a {}", template])

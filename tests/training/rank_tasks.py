@@ -72,15 +72,3 @@ def passes(argument: dict[str, Any]) -> None:
 
         np.add.at = counting  # type: ignore[assignment]
     extract_features(classifier, table, Path(argument["folder"]), spec, batch_size=2, every=0)
-
-
-def draw(argument: dict[str, Any]) -> list[str]:
-    """Generate images with a painter that is quick; the names of what is there."""
-    from aaca.training.generate import generate_images
-    from tests.painting_toys import Noise, requests_of
-
-    folder, world = Path(argument["folder"]), current().world
-    spec = TrainerSpec(accelerator="cpu", devices=world)
-    painter = Noise(blank={int(index): count for index, count in argument["blank"].items()})
-    images = generate_images(requests_of(argument["n"]), lambda device: painter, 3, folder, spec)
-    return sorted(file.name for file in images.iterdir())

@@ -26,6 +26,7 @@ from tests.captioned_toys import (
     WIDTH,
     Killed,
     Stop,
+    attempt,
     captioned_squares,
     toy_job,
     toy_text_encoder,
@@ -33,7 +34,7 @@ from tests.captioned_toys import (
 )
 from tests.toys import SIZE
 
-ROW, UPDATES = 3, 7  # two whole rows of the curve and one update more
+ROW, UPDATES = 3, 6  # two rows of the curve
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +69,8 @@ def curve(folder):
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(stream)]
 
 
-def same(mine, whole):
-    return [name for name in whole if not torch.equal(mine[name], whole[name])] == []
+def differing(mine, whole):
+    return [name for name in whole if not torch.equal(mine[name], whole[name])]
 
 
 HOOKS = [
@@ -80,7 +81,7 @@ HOOKS = [
     [("on_train_epoch_end", 1)],
     [("on_train_epoch_start", 2)],
     [("on_train_end", 1)],
-    [("on_train_batch_start", 3), ("on_train_batch_start", 1), ("on_train_batch_end", 3)],
+    [("on_train_batch_start", 3), ("on_train_batch_start", 1), ("on_train_batch_end", 2)],
 ]
 
 
@@ -92,10 +93,10 @@ def whole(table, tmp_path_factory):
         return weights_after(lambda: masked(table), folder / "run", []), curve(folder / "run")
 
 
-@pytest.mark.parametrize("stops", HOOKS, ids=str)
+@pytest.mark.parametrize("stops", HOOKS, ids=lambda stops: "-".join(f"{hook}{count}" for hook, count in stops))
 def test_killed_at_any_hook_it_ends_with_the_same_bits_and_curve(stops, table, whole, short_rows, tmp_path):
     weights, rows = whole
-    assert same(weights_after(lambda: masked(table), tmp_path / "cut", stops), weights)
+    assert differing(weights_after(lambda: masked(table), tmp_path / "cut", stops), weights) == []
     assert curve(tmp_path / "cut") == rows
 
 
@@ -103,7 +104,7 @@ def test_the_bits_depend_on_the_seed(table, whole, short_rows, tmp_path):
     module, job = masked(table)
     other = vars(job) | {"seed": 4}
     pretrain(module, type(job)(**other), tmp_path)
-    assert not same(module.state_dict(), whole[0])
+    assert len(differing(module.state_dict(), whole[0])) > 10
 
 
 def test_the_denoiser_killed_anywhere_ends_with_the_same_bits(table, tmp_path):
@@ -112,8 +113,7 @@ def test_the_denoiser_killed_anywhere_ends_with_the_same_bits(table, tmp_path):
     assert len([name for name in whole if name.startswith("average.")]) > 50
     for stops in ([("on_train_batch_end", 2), ("on_train_batch_start", 2)], [("on_train_batch_start", 4)]):
         again = weights_after(lambda: diffusion(table), tmp_path / "cut", stops)
-        differ = [name for name in whole if not torch.equal(again[name], whole[name])]
-        assert not differ, f"{stops}: {len(differ)} weights, first {differ[:2]}"
+        assert differing(again, whole) == [], stops
 
 
 class Named(Pretraining):
@@ -123,10 +123,11 @@ class Named(Pretraining):
         super().__init__(schedule)
         self.weight = nn.Parameter(torch.zeros(2, 2))
         self.bias = nn.Parameter(torch.zeros(2))
-        self.values = values
+        self.values, self.seen = values, []
 
     def losses(self, batch):
         value = self.values[self.global_step]
+        self.seen.append(value)
         return {"loss": self.weight.sum() * 0 + self.bias.sum() * 0 + value, "double": torch.tensor(2.0 * value)}
 
 
@@ -143,8 +144,9 @@ def test_a_row_of_the_curve_is_the_mean_over_its_updates(table, short_rows, tmp_
 def test_every_row_is_true_also_where_the_updates_are_no_whole_number_of_rows(table, short_rows, tmp_path):
     values = [1.0, 2.0, 6.0, 40.0]
     job = toy_job(table, len(values))
-    pretrain(Named(job.schedule, values), job, tmp_path)
-    done = 0
+    module, done = Named(job.schedule, values), 0
+    pretrain(module, job, tmp_path)
+    assert module.seen == values
     for row in curve(tmp_path):
         updates = int(row["updates"])
         assert row["loss"] == pytest.approx(np.mean(values[done:updates])), row
@@ -165,18 +167,10 @@ def test_a_loss_that_is_not_finite_is_one_line(value, table, tmp_path):
         pretrain(Named(job.schedule, [1.0, 1.0, value]), job, tmp_path)
 
 
-def test_what_was_saved_is_kept_and_refused_by_another_fit(table, tmp_path, monkeypatch):
+def test_what_was_saved_is_kept_and_refused_by_another_fit(table, tmp_path):
     module, job = masked(table)
-    make = type(job.trainer).make
-    stop = Stop("on_train_batch_start", 4)
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            type(job.trainer),
-            "make",
-            lambda self, label, callbacks=(), **more: make(self, label, callbacks=[*callbacks, stop], **more),
-        )
-        with pytest.raises(Killed):
-            pretrain(module, job, tmp_path)
+    with pytest.raises(Killed):
+        attempt(lambda: (module, job), tmp_path, Stop("on_train_batch_start", 4))
     assert [int(file.stem) for file in found(tmp_path / PROGRESS)] == [3, 2]
     for change in ({"seed": 9}, {"settings": {"mask": 0.1}}, {"table": table.take(range(8))}):
         with pytest.raises(ConfigError, match="made by a fit with other"):
@@ -230,7 +224,7 @@ def test_the_judge_sees_every_image_disturbed_in_its_own_way():
     torch.manual_seed(0)
     image = torch.rand(1, 3, 16, 16) * 2 - 1
     many = disturb(image.expand(40, -1, -1, -1))
-    assert many.shape == (40, 3, 16, 16) and -1 <= float(many.min()) and float(many.max()) <= 1
+    assert many.shape == (40, 3, 16, 16) and float(many.min()) >= -1 and float(many.max()) <= 1
     assert len({round(float(one.std()), 6) for one in many}) == 40
     flat = lambda one: (one - one.mean()).flatten() / one.std() / len(one.flatten()) ** 0.5  # noqa: E731
     alike = [float(flat(one) @ flat(image[0])) for one in many]

@@ -1,4 +1,4 @@
-"""Learned tokens: the loss by hand, nothing but the rows moves, what is written loads; also at Stable Diffusion's width."""
+"""Learned tokens: the loss by hand, nothing but rows moves, what is written loads; also at Stable Diffusion's width."""
 
 import copy
 import hashlib
@@ -180,6 +180,22 @@ def test_the_rows_of_a_class_get_their_gradient_from_its_own_images_alone(loaded
     assert sorted(module.state_dict()) == ["first", "rows"]  # checkpoints stay small
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_networks_in_half_precision_pull_rows_in_full_precision_the_same_way(loaded, dtype):
+    posterior = batch_of([0, 1, 1, 0])[0].repeat(1, 1, 1, 1, 4, 4)  # the more pixels, the smaller their gradients
+    pulls = []
+    for kind in (torch.float32, dtype):
+        pipeline = fresh(loaded, scheduler_of_sd15())
+        for network in (pipeline.unet, pipeline.text_encoder):
+            network.to(kind)
+        module = module_of(pipeline)
+        torch.manual_seed(1)
+        module.losses((posterior, torch.tensor([0, 1, 1, 0]), None))["loss"].backward()
+        pulls.append(module.rows.grad)
+    assert pulls[1].dtype == torch.float32 and (F.cosine_similarity(*pulls, dim=1) > 0.99).all()
+    torch.testing.assert_close(pulls[1].norm(dim=1), pulls[0].norm(dim=1), rtol=0.05, atol=0)
+
+
 def test_a_token_starts_as_the_mean_of_the_tokens_of_its_noun(loaded):
     table = loaded.text_encoder.get_input_embeddings().weight.detach()
     ids = [loaded.tokenizer(noun).input_ids[1:-1] for noun in NOUNS]
@@ -217,6 +233,8 @@ def test_a_template_has_its_slot_once():
         recipe_of(templates=["a {}", "a bird"])
     with pytest.raises(ConfigError, match=r"^inversion\.templates\[0\]"):
         recipe_of(templates=["a {} on a {}"])
+    with pytest.raises(ConfigError, match=r"^inversion\.templates\[0\]"):
+        recipe_of(templates=["a {} in {place}"])
     with pytest.raises(ConfigError, match=r"^inversion\.templates: none"):
         recipe_of(templates=[])
 

@@ -1,5 +1,6 @@
 """Drawing with a pipeline of diffusers: batches of one size, one random stream an image."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +30,8 @@ class DiffusionPainter:
         self.pipeline, self.settings, self.starts = pipeline, settings, starts
         self.batch_size = settings.batch_size
         self.changer = None if starts is None else AutoPipelineForImage2Image.from_pipe(pipeline)
+        if self.changer is not None:
+            self.changer.set_progress_bar_config(disable=True)
         self.size = settings.size or pipeline.unet.config.sample_size * pipeline.vae_scale_factor
 
     def check(self, requests: Sequence[Request]) -> None:
@@ -37,7 +40,7 @@ class DiffusionPainter:
             if int(self.settings.steps * strength) < 1:
                 raise AacaError(
                     f"generator: a strength of {strength} leaves none of diffusion.steps={self.settings.steps}; "
-                    f"expected at least {1 / strength:.0f} steps"
+                    f"expected at least {math.ceil(1 / strength)} steps"
                 )
         tokenizer = self.pipeline.tokenizer
         for prompt in dict.fromkeys(text for request in requests for text in (request.prompt, request.negative)):

@@ -1,5 +1,6 @@
 """Rivals that change real images: Real Guidance (He et al. 2023) and DA-Fusion (Trabucco et al. 2024)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,10 @@ class DaFusion(RealGuidance):
     def __init__(self, strengths: list[float] | None = None) -> None:
         self.strengths = strengths or [0.25, 0.5, 0.75, 1.0]
         _check(self.strengths, "generator.strengths")
+
+    def check(self, classes: Sequence[str]) -> None:
+        """No two classes may share a token."""
+        token_names(classes)
 
     def phrase(self, name: str) -> str:
         """The token."""

@@ -198,8 +198,11 @@ def test_a_size_that_cannot_be_drawn_is_one_line_before_anything_is_drawn(painte
 def test_a_strength_that_leaves_no_step_is_one_line_before_anything_is_drawn(painter_of, starts):
     """A quarter of two steps is none: diffusers raises a `ValueError` when it comes to it."""
     painter_of(starts, steps=4).check(requests_of(0.25, 0))
-    with pytest.raises(AacaError, match=r"step"):
+    with pytest.raises(AacaError, match=r"0\.25 leaves none of diffusion\.steps=2; expected at least 4 steps"):
         painter_of(starts, steps=2).check(requests_of(0.25, 0))
+    painter_of(starts, steps=4).check(requests_of(0.3, 0))
+    with pytest.raises(AacaError, match="expected at least 4 steps"):  # three are not enough either
+        painter_of(starts, steps=3).check(requests_of(0.3, 0))
 
 
 def test_learned_tokens_are_loaded_draw_and_are_counted_also_inside_the_loop(pipeline_folder, painter_of, tmp_path):

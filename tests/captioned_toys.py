@@ -1,4 +1,4 @@
-"""Small true things for the tests of the embedded models: captioned squares, toy networks, an interrupted pretraining."""
+"""For tests of the embedded models: captioned squares, toy networks, pretraining that is interrupted."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -118,7 +118,7 @@ def attempt(build: Build, folder: Path, callback: Callback) -> Pretraining:
 
 
 def weights_after(build: Build, folder: Path, stops: list[tuple[str, int]]) -> dict[str, torch.Tensor]:
-    """All weights after a pretraining in `folder` that dies at these hooks, one after the other, and goes on each time."""
+    """All weights after a pretraining in `folder` that dies at these hooks, in turn, and goes on each time."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for hook, count in stops:

@@ -2,6 +2,7 @@
 
 import csv
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -185,7 +186,7 @@ def test_the_schedule_warms_up_and_falls_to_nothing_but_never_stands_still():
     for update in (20, 50, 99):  # half a cosine over what is left
         assert factors[update] == pytest.approx((1 + math.cos(math.pi * (update + 1 - 10) / 91)) / 2)
     assert all(factor > 0 for factor in factors[:100]) and factors[100] == pytest.approx(0, abs=1e-12)
-    assert all(later < sooner for sooner, later in zip(factors[9:], factors[10:], strict=False))
+    assert all(later < sooner for sooner, later in pairwise(factors[9:]))
     assert Schedule(updates=5, batch_size=1, lr=1.0, warmup=0).factor(0) > 0.9
 
 

@@ -307,6 +307,8 @@ class DebugRun:
         began, started = time.perf_counter(), time.strftime("%Y-%m-%dT%H:%M:%S%z")
         bench_stage, benchmark = self.benchmark()
         key = bench_stage.key
+        if self.options.generator is not None:
+            self.options.generator.check(benchmark.classes)
         f0 = self.f0(key, benchmark)
         audit = self.features(f0, key, benchmark.split("audit"), "audit")
         wrong = int((audit.predictions != audit.labels).sum())

@@ -102,7 +102,7 @@ def generate_images(
 
 
 def batched(requests: Sequence[Any], size: int) -> list[list[Any]]:
-    """Batches of at most `size`, each of one strength, all with a negative prompt or all without: one call takes one."""
+    """Batches of at most `size`, each of one strength, and all with a negative prompt or all without."""
 
     def kind(request: Any) -> tuple[float, bool]:
         return request.strength, bool(request.negative)

@@ -133,7 +133,7 @@ class Pretraining(pl.LightningModule):
         self.sums = dict(checkpoint["sums"])
 
     def optimizer_step(self, *arguments: Any, **more: Any) -> None:
-        """One update, and what follows from it: before any callback looks at the weights, so that checkpoints have it."""
+        """One update and what follows from it, before any callback saves the weights."""
         super().optimizer_step(*arguments, **more)
         with torch.no_grad():
             self.updated(self.global_step + 1)

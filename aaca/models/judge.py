@@ -28,9 +28,10 @@ STAGES = 5
 class Judge(nn.Module):
     """The first stages of EfficientNet-Lite0 and one linear head an aspect. Images are `[B, 3, S, S]` in [-1, 1]."""
 
-    def __init__(self, image_size: int = 96, imagenet: bool = False) -> None:
+    image_size = 96
+
+    def __init__(self, imagenet: bool = False) -> None:
         super().__init__()
-        self.image_size = image_size
         whole = imagenet_model() if imagenet else timm.create_model(ARCHITECTURE)
         self.trunk = nn.Sequential(whole.conv_stem, whole.bn1, whole.blocks[:STAGES])
         width = 2 * whole.feature_info[STAGES - 2]["num_chs"]

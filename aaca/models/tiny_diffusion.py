@@ -13,6 +13,7 @@ from diffusers import (
 from transformers import CLIPTextModel
 
 from aaca.models.tokenizer import clip_tokenizer
+from aaca.runtime.files import read_json, write_json
 
 
 def build_unet(
@@ -59,3 +60,5 @@ def save_pipeline(
         requires_safety_checker=False,
     )
     pipeline.save_pretrained(folder)
+    file = folder / "text_encoder" / "config.json"
+    write_json(file, {**read_json(file), "dtype": "float32"})  # a plain call loads all parts in one precision

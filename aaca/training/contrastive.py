@@ -18,7 +18,8 @@ Tokenizer = Callable[[list[str]], Tensor]
 class ContrastivePretraining(Pretraining):
     """CLIP's symmetric InfoNCE (Radford et al. 2021, figure 3); captions that read alike count as each other's match.
 
-    A small world says the same thing of many images: without that, most negatives would be wrong.
+    A small world says the same of many images. Equal captions have equal vectors, so the loss is InfoNCE's all the
+    same; but `hits` counts what it should.
     """
 
     def __init__(

@@ -30,7 +30,7 @@ from aaca.training.resume import ResumeSpec, SaveProgress
 from aaca.training.trainer import TrainerSpec
 
 log = logging.getLogger(__name__)
-CURVE = 100  # updates a row of the training curve
+CURVE = 100  # updates a row of the training curve, at most
 HALF = [0.5, 0.5, 0.5]
 
 
@@ -166,7 +166,10 @@ def pretrain(module: Pretraining, job: PretrainJob, folder: Path, finish: Callab
     """
     ranks, began, earlier = current(), time.monotonic(), spent(folder)
     world = job.trainer.world
-    rows = min(CURVE, job.schedule.updates)
+    updates = job.schedule.updates
+    rows = max(
+        row for row in range(1, CURVE + 1) if updates % row == 0
+    )  # whole rows: an epoch is what Lightning counts
     data = ImageDataModule(
         job.image_size,
         HALF,
@@ -181,8 +184,7 @@ def pretrain(module: Pretraining, job: PretrainJob, folder: Path, finish: Callab
     )
     loop = job.trainer.make(
         job.label,
-        max_epochs=-(-job.schedule.updates // rows),
-        max_steps=job.schedule.updates,
+        max_epochs=updates // rows,
         callbacks=[
             Curves(folder / "log" / "metrics.csv"),
             SaveProgress(folder / PROGRESS, job.resume.every, job.label),
@@ -198,7 +200,7 @@ def pretrain(module: Pretraining, job: PretrainJob, folder: Path, finish: Callab
         name = None if file is None else file.name
     name = ranks.share(name)
     if name is not None:
-        log.info("  %s  goes on after update %d of %d", job.label, int(Path(name).stem), job.schedule.updates)
+        log.info("  %s  goes on after update %d of %d", job.label, int(Path(name).stem), updates)
     left = None if name is None else folder / PROGRESS / name
     loop.fit(module, datamodule=data, ckpt_path=left, weights_only=True)
     finish()

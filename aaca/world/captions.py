@@ -1,7 +1,7 @@
 """Many ways to say what is in an image: the captions that the embedded text-to-image and image-text models learn from.
 
-Every statement is true of its image. Finer names come from the pack's texts, colours from the pixels, parts from what
-every member of a class has.
+Class, ground, co-object and side are true of the image. Finer names come from the pack's texts, colours from the pixels
+(a coarse guess), parts from what people name when they think of the class, whether this member shows them or not.
 """
 
 import re
@@ -32,7 +32,16 @@ PARTS = {
 }
 """Ten nouns a class, in the order a person would think of them."""
 
-_NAMES = {"Eat your broccoli": "broccoli", "Some flowers": "flower", "Two flowers": "flower"}
+_NAMES = {
+    "Eat your broccoli": "broccoli",
+    "Some flowers": "flower",
+    "Two flowers": "flower",
+    "Two wild boars": "wild boar",
+    "It's a cep, or they are two ceps?": "cep",
+    "A Seville orange, also called a bitter orange": "seville orange",
+    "A very small pumpkin": "pumpkin",
+    "A ripe, red tomato": "tomato",
+}
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,7 @@ def content_of(spec: SceneSpec) -> Content:
 def finer_name(text: str) -> str:
     """The noun of a cut-out's text: "An Adelaide Rosella" → "adelaide rosella"."""
     bare = re.sub(r"\(.*?\)|[“”\"]", "", _NAMES.get(text, text)).strip().lower()
-    return re.sub(r"\s+", " ", re.sub(r"^(an?|the|sweet|ripe,|very) ", "", bare)).strip()
+    return re.sub(r"\s+", " ", re.sub(r"^(an?|the|sweet) ", "", bare)).strip()
 
 
 def describe(content: Content, rng: np.random.Generator) -> str:

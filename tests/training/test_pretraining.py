@@ -205,7 +205,9 @@ def test_the_judge_s_loss_is_the_sum_over_its_aspects(monkeypatch):
     monkeypatch.setattr("aaca.training.judge.disturb", lambda images: images)
     torch.manual_seed(0)
     labels = torch.stack([torch.randint(len(choices), (6,)) for choices in ASPECTS.values()], dim=1)
-    module = JudgePretraining(Judge(32).eval(), labels, Schedule(updates=1, batch_size=4, lr=1.0)).eval()
+    judge = Judge().eval()
+    judge.image_size = 32
+    module = JudgePretraining(judge, labels, Schedule(updates=1, batch_size=4, lr=1.0)).eval()
     images, rows = torch.randn(4, 3, 32, 32), torch.tensor([5, 0, 2, 2])
     found = module.losses((images, None, rows))
     logits, total = module.judge(images), 0.0

@@ -6,12 +6,14 @@ import shlex
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
 from aaca import __version__
+from aaca.evaluate.debugset_page import FILE as PAGE
 from aaca.evaluate.examples import SIZE, Kind, read_examples
 from aaca.evaluate.figures import FIGURES, MAX_GROUPS, TITLES, group_matrix, svg
 from aaca.evaluate.runs import Run
@@ -105,6 +107,14 @@ def _stages(setting: Setting) -> list[dict[str, Any]]:
     return rows
 
 
+def _page(runs: Sequence[Run]) -> str:
+    """Where the page of the first generated debug set lies, seen from the report (`<root>/runs/<run>`); or ""."""
+    for run in runs:
+        if (run.folder / PAGE).is_file():
+            return quote(f"{run.folder.parent.name}/{run.folder.name}/{PAGE}")
+    return ""
+
+
 def _command(run: Run) -> str:
     return " ".join(["aaca debug", *(shlex.quote(text) for text in run.outcome.overrides)])
 
@@ -130,6 +140,7 @@ def _section(setting: Setting, number: int) -> dict[str, Any]:
         "benchmark": _strips(by_seed, "benchmark", notes),
         "failures": _strips(by_seed, "failure", notes),
         "debug": {name: strips for name, strips in debug.items() if strips},
+        "pages": {name: page for name, runs in of_method.items() if (page := _page(runs))},
         "stages": _stages(setting),
         "commands": [(run.folder.name, _command(run)) for run in setting.runs],
         "shortfalls": {

@@ -137,3 +137,15 @@ def test_unreadable_examples_are_named(tmp_path, undrawn):
     comparison = compare(tmp_path)
     text = render(comparison.settings, comparison.notes)
     assert "failures.png" in text and "What f0 gets wrong" not in text
+
+
+def test_the_page_of_a_generated_debug_set_is_linked_where_there_is_one(tmp_path):
+    from aaca.evaluate.report import _page
+
+    class Run:
+        folder = tmp_path / "runs" / "method=g_llm,seed=0 #1"
+
+    assert _page([Run()]) == ""  # type: ignore[list-item]
+    Run.folder.mkdir(parents=True)
+    (Run.folder / "debugset.html").write_text("")
+    assert _page([Run()]) == "runs/method%3Dg_llm%2Cseed%3D0%20%231/debugset.html"  # type: ignore[list-item]

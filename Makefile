@@ -25,8 +25,8 @@ demo-full: setup
 	$(BIN)/aaca debug -m method=$(METHODS) seed=0,1,2 paths.root=$(ROOT)
 	$(BIN)/aaca compare paths.root=$(ROOT)
 
-test: setup
-	$(BIN)/pytest
+test: setup # two processes side by side, one thread each
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 test-slow: setup
 	$(BIN)/pytest -m slow

@@ -47,10 +47,13 @@ def aaca(*arguments: str, cwd: Path, **environment: str) -> subprocess.Completed
 
 
 def ranks_left() -> list[str]:
+    """Ranks that this test (which they know by pytest's variable) has started and that are still there."""
+    mine = f"PYTEST_CURRENT_TEST={os.environ['PYTEST_CURRENT_TEST'].split(' (')[0]}".encode()
     commands = []
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            commands.append(file.read_bytes().replace(b"\0", b" ").decode())
+            if mine in (process / "environ").read_bytes():
+                commands.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
         except OSError:
             continue  # it has just ended
     return [command for command in commands if "aaca.runtime.rank" in command]

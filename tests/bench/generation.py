@@ -17,7 +17,7 @@ from aaca.models.text_to_image import Diffusion
 from aaca.training.generate import generate_images
 from aaca.training.trainer import TrainerSpec
 
-SETTINGS = Diffusion("embedded:diffusion", steps=20, guidance=3.0, safety_checker=False, batch_size=32)
+SETTINGS = Diffusion("embedded:diffusion", steps=20, guidance=7.5, safety_checker=False, batch_size=32)
 
 
 def requests(count: int) -> list[Request]:

@@ -20,7 +20,8 @@ def root(tmp_path, sweep) -> Path:
 
 
 def debug_folder(root: Path, method: str) -> Path:
-    return next(root.glob(f"runs/*method={method}*/outcome.json")).parent
+    files = root.glob("runs/*/outcome.json")
+    return next(file.parent for file in files if json.loads(file.read_text())["method"] == method)
 
 
 def test_rendered_images_go_through_filters_and_selector_into_training(run: Run, root):

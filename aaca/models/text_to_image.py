@@ -104,8 +104,8 @@ class Diffusion:
         words, rows = len(pipeline.tokenizer), pipeline.text_encoder.config.vocab_size
         if words < rows:
             raise AacaError(
-                f"diffusion.model: the tokenizer of {self.model} knows {words} tokens, its text encoder {rows}; "
-                "expected all files of its folder tokenizer"
+                f"diffusion.model: {self.model} could not be loaded (its tokenizer knows {words} tokens, its text "
+                f"encoder {rows}); expected a complete folder of its model's files"
             )
         self._settle_checker(pipeline)
         if self.scheduler is not None:

@@ -45,8 +45,6 @@ class ClipModel:
         if Path(self.model).is_dir():
             if pretrained is not None:
                 raise ConfigError("clip.pretrained: a folder has its own weights; expected null")
-            if not any(file.suffix in WEIGHT_FILES for file in Path(self.model).iterdir()):
-                raise ConfigError(f"clip.model: {self.model} holds no weights (a file {', '.join(WEIGHT_FILES)})")
         else:
             _check_architecture(self.model, pretrained)
         for index, template in enumerate(self.templates):
@@ -75,6 +73,12 @@ class ClipModel:
         """The model on the CPU, in evaluation mode. Raises `AacaError` in one line when its weights cannot be had."""
         import open_clip  # seconds: only where it is used
 
+        folder = Path(self.model)
+        if folder.is_dir() and not any(file.suffix in WEIGHT_FILES for file in folder.iterdir()):
+            raise ConfigError(  # open_clip would go on with random ones
+                f"clip.model: {folder} could not be loaded (no file {', '.join(WEIGHT_FILES)}); expected a complete "
+                "folder of its model's files"
+            )
         try:
             model, _, _ = open_clip.create_model_and_transforms(self.name, pretrained=self.pretrained)
             tokenizer = open_clip.get_tokenizer(self.name)

@@ -87,7 +87,7 @@ def test_values_of_the_environment_and_of_configs_are_masked_in_files_and_logs(t
     assert "sk-segmentation-000000001.png" in (tmp_path / "manifest.json").read_text()
     from aaca.runtime import log
 
-    monkeypatch.setattr(log.console, "file", None, raising=False)
+    monkeypatch.setattr(log.console, "_file", None)  # not `file`: undoing that would pin this test's stream
     setup_logging()
     logging.getLogger("aaca").info("key is %s", "from-a-yaml")
     said = capsys.readouterr().err

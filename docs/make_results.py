@@ -14,7 +14,7 @@ from pathlib import Path
 DOCS = Path(__file__).parent
 TEXT = """# Results of the demo
 
-Written by `make docs` from the runs of `make demo` (StampScenes, small ResNet, size=demo, three seeds).
+Written by `make docs` from the runs of `make demo-full` (StampScenes, small ResNet, size=demo, three seeds).
 Per cent of test images on *new* sources, mean ± sd over seeds; Δ of *balanced*, in points, with its
 95 % bootstrap interval over sources.
 

@@ -1,7 +1,7 @@
 """The stages that make images for a debug set: prompts, tokens, images, their vectors; and the filters' verdict."""
 
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from aaca.data.benchmark import Benchmark
 from aaca.data.features import FeatureStore, Scored
 from aaca.data.table import ImageTable
+from aaca.debugset.build import select_debug_set
 from aaca.debugset.debug_set import DebugSet
 from aaca.debugset.filters import Looks, funnel, reasons_to_drop, rivals_of, thumbnails_of
 from aaca.debugset.generators.base import Request
@@ -26,6 +27,8 @@ from aaca.training.extract import extract_features
 from aaca.training.generate import IMAGES, generate_images, redraws
 
 from .debug_config import DebugConfig, Generation
+from .debug_outcome import CANDIDATES
+from .debug_quality import quality_of
 
 log = logging.getLogger(__name__)
 TABLE = "generated.parquet"
@@ -195,6 +198,43 @@ class GenerateStages:
             **vectors,
         )
         return reasons_to_drop(chain, looks), scores
+
+    def debug_set(self, made: Generated, features: Scored, audit: Scored, train: Scored | None, f0_key: str) -> Stage:
+        """The stage of the debug set: what was made, less what the filters drop, picked class by class.
+
+        `features`, `audit`, `train`: f0 on the images made, on audit, and on train where the selector looks at it. All
+        ranks call it.
+        """
+        options, config = self.options, self.options.debugset
+        seen = self.seen(made)
+
+        def make(folder: Path) -> None:
+            reasons, scores = self.reasons(made, features, audit, seen)
+            frame = made.table.frame.assign(dropped=reasons, **scores)
+            kept = np.flatnonzero(reasons == "")
+            table = replace(made.table, frame=frame).take(kept)
+            seed = purpose_seed(options.seed, "select")
+            picked = select_debug_set(
+                options.selector, features.take(kept), table, audit, train, config.per_class, seed, config.fill
+            )
+            taken = frame["id"].isin(set(picked.table.frame["origin_id"])).to_numpy()
+            rows = np.flatnonzero(taken)
+            vectors = {name: scored.take(rows) if name == "generated" else scored for name, scored in seen.items()}
+            quality = quality_of(made.table.take(rows), frame["clip_class"].to_numpy()[rows] if seen else None, vectors)
+            replace(picked, funnel=self.funnel(made, reasons, picked), quality=quality).save(folder)
+            paths = [str(made.table.file(row)) for row in range(len(made.table))]
+            frame.assign(taken=taken, path=paths).to_parquet(folder / CANDIDATES, index=False)
+
+        inputs = {
+            "images": made.key,
+            "f0": f0_key,
+            "filters": vars(options.filters),
+            "clip": self.parts.clip.fingerprint() if self.parts.filters.needs_clip else None,
+            "selector": identity(options.selector),
+            "config": vars(config),
+            "seed": options.seed,
+        }
+        return self.cache.stage("debugset", inputs, make)
 
     def funnel(self, made: Generated, reasons: np.ndarray, picked: DebugSet) -> dict[str, dict[str, int]]:
         """Class → how many were asked for, redrawn, dropped for each reason, passed, taken."""

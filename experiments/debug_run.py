@@ -34,8 +34,7 @@ from aaca.training.fit import WEIGHTS, FitJob, fit_classifier
 
 from .debug_config import DebugConfig, DebugSetConfig
 from .debug_generate import GenerateStages
-from .debug_outcome import CANDIDATES, Finished, outcome_of, predictions_of, write_run
-from .debug_quality import quality_of
+from .debug_outcome import Finished, outcome_of, predictions_of, write_run
 
 log = logging.getLogger(__name__)
 TESTS = ("test", "test_seen")
@@ -227,45 +226,14 @@ class DebugRun:
         self, benchmark_key: str, benchmark: Benchmark, f0: Stage, audit: Scored
     ) -> tuple[Stage, DebugSet]:
         """(stage, what the generator made, less what the filters drop, picked class by class)."""
-        options, config = self.options, self.options.debugset
+        options = self.options
         stages = GenerateStages(options, self.cache, benchmark_key, benchmark)
         made = stages.images()
         features = self.features(f0, made.key, made.table, "generated", options.selector.mc_samples)
         train = None
         if options.selector.needs_train:
             train = self.features(f0, benchmark_key, benchmark.split("train"), "train")
-        seen = stages.seen(made)
-
-        def make(folder: Path) -> None:
-            reasons, scores = stages.reasons(made, features, audit, seen)
-            frame = made.table.frame.assign(dropped=reasons, **scores)
-            kept = np.flatnonzero(reasons == "")
-            table = replace(made.table, frame=frame).take(kept)
-            seed = purpose_seed(options.seed, "select")
-            candidates = features.take(kept)
-            picked = select_debug_set(
-                options.selector, candidates, table, audit, train, config.per_class, seed, config.fill
-            )
-            taken = frame["id"].isin(set(picked.table.frame["origin_id"])).to_numpy()
-            rows = np.flatnonzero(taken)
-            vectors = {name: scored.take(rows) if name == "generated" else scored for name, scored in seen.items()}
-            quality = quality_of(made.table.take(rows), frame["clip_class"].to_numpy()[rows] if seen else None, vectors)
-            replace(picked, funnel=stages.funnel(made, reasons, picked), quality=quality).save(folder)
-            paths = [str(made.table.file(row)) for row in range(len(made.table))]
-            frame.assign(taken=taken, path=paths).to_parquet(folder / CANDIDATES, index=False)
-
-        inputs = {
-            "images": made.key,
-            "f0": f0.key,
-            "filters": vars(options.filters),
-            "clip": options.clip.fingerprint()
-            if options.clip is not None and stages.parts.filters.needs_clip
-            else None,
-            "selector": identity(options.selector),
-            "config": vars(config),
-            "seed": options.seed,
-        }
-        stage = self.cache.stage("debugset", inputs, make)
+        stage = stages.debug_set(made, features, audit, train, f0.key)
         return stage, DebugSet.load(stage.folder)
 
     def refit(

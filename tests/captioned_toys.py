@@ -20,7 +20,7 @@ from aaca.training.checkpoints import found
 from aaca.training.pretrain import Pretraining, PretrainJob, Schedule, pretrain
 from aaca.training.resume import ResumeSpec
 from aaca.training.trainer import TrainerSpec
-from tests.toys import SIZE, square_table
+from tests.toys import SIZE, Killed, Stop, square_table
 
 CLASSES, SCENES = ("bird", "flower", "mammal", "produce"), ("sand", "snow", "rock")
 WIDTH, CONTEXT = 16, 24
@@ -74,23 +74,6 @@ def toy_job(table: ImageTable, updates: int, batch_size: int = 4, lr: float = 1e
         settings={},
         resume=ResumeSpec(every=0),
     )
-
-
-class Killed(BaseException):
-    pass
-
-
-class Stop(Callback):
-    """Dies like a killed process would, as far as the loop can tell: at a hook, without a word."""
-
-    def __init__(self, hook: str, count: int) -> None:
-        self.left = count
-        setattr(self, hook, self.hit)
-
-    def hit(self, *_: object, **__: object) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise Killed
 
 
 class Began(Callback):

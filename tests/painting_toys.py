@@ -10,10 +10,7 @@ from aaca.debugset.generators.base import Request
 from aaca.runtime.ranks import current
 from aaca.training.generate import generate_images
 from aaca.training.trainer import TrainerSpec
-
-
-class Killed(BaseException):
-    """What a killed process looks like to a loop."""
+from tests.toys import Killed
 
 
 class Noise:

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,7 +89,7 @@ class PretrainJob:
         }
 
 
-class Pretraining(pl.LightningModule):
+class Pretraining(pl.LightningModule, ABC):
     """A loss over `(images in [-1, 1], labels, rows)`, its optimiser, and the curve of what it logs.
 
     A subclass gives `losses(batch)`: named scalars, of which `loss` is minimised.
@@ -99,9 +100,9 @@ class Pretraining(pl.LightningModule):
         self.schedule = schedule
         self.sums: dict[str, float] = {}
 
+    @abstractmethod
     def losses(self, batch: Any) -> dict[str, Tensor]:
         """Named scalars of a batch; `loss` is the one to minimise."""
-        raise NotImplementedError
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """One loss. Raises `AacaError` when it is not finite."""

@@ -14,7 +14,8 @@ from aaca.runtime.launch import launch
 from aaca.runtime.stages import PROGRESS
 from aaca.training.generate import batched, generate_images, redraws
 from aaca.training.trainer import TrainerSpec
-from tests.painting_toys import Killed, Noise, requests_of
+from tests.painting_toys import Noise, requests_of
+from tests.toys import Killed
 
 CPU = TrainerSpec(accelerator="cpu")
 

@@ -25,15 +25,13 @@ from aaca.training.pretrain import Pretraining, Schedule, pretrain
 from tests.captioned_toys import (
     CONTEXT,
     WIDTH,
-    Killed,
-    Stop,
     attempt,
     captioned_squares,
     toy_job,
     toy_text_encoder,
     weights_after,
 )
-from tests.toys import SIZE
+from tests.toys import SIZE, Killed, Stop
 
 ROW, UPDATES = 3, 6  # two rows of the curve
 

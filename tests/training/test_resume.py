@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from pytorch_lightning.callbacks import Callback
 from safetensors.torch import load_file
 
 from aaca.data.transforms import BatchAugment, TimmAugment
@@ -24,27 +23,10 @@ from aaca.training.checkpoints import VerifiedCheckpoints, found, newest
 from aaca.training.fit import SUMMARY, WEIGHTS, FitJob, fit_classifier
 from aaca.training.resume import ResumeSpec
 from aaca.training.trainer import TrainerSpec
-from tests.toys import plain_recipe, square_table
+from tests.toys import Killed, Stop, plain_recipe, square_table
 
 EPOCHS, BATCHES = 3, 4
 ALWAYS = ResumeSpec(every=0)
-
-
-class Stop(Callback):
-    """Dies like a killed process would, as far as the fit can tell: at a hook, without a word."""
-
-    def __init__(self, hook: str, count: int) -> None:
-        self.left = count
-        setattr(self, hook, self.hit)
-
-    def hit(self, *_: object, **__: object) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise Killed
-
-
-class Killed(BaseException):
-    pass
 
 
 def network() -> TimmModel:

@@ -1,0 +1,1 @@
+"""A trained classifier in, evidence out: attribution maps, concepts in images, statistics, concept sets."""

@@ -48,7 +48,8 @@ class StampScenes(BenchmarkSource):
         p_pool: the same for the pool; a bug is never stronger there than in train.
         p_audit: the same for the audit split.
         stray: how often classes without a concept bug show a planted co-object where the slice is biased.
-        masks: also write `<split>.masks.npy`, uint8 `[N, 4, S, S]`: backdrop, ground, object, co-object; sums to 255.
+        masks: splits of which `<split>.masks.npy` is written too, uint8 `[N, 4, S, S]`: backdrop, ground, object,
+            co-object; sums to 255. The analysis of failures looks at those of audit (`concepts=gt`).
         seed: of all choices.
         workers: processes that render; the images do not depend on it.
 
@@ -64,11 +65,15 @@ class StampScenes(BenchmarkSource):
         p_pool: float = 0.8,
         p_audit: float = 0.8,
         stray: float = 0.03,
-        masks: bool = False,
+        masks: list[str] | None = None,
         seed: int = 0,
         workers: int = 2,
     ) -> None:
-        self.image_size, self.masks, self.seed, self.workers, self.stray = image_size, masks, seed, workers, stray
+        self.image_size, self.seed, self.workers, self.stray = image_size, seed, workers, stray
+        self.masks = sorted(set(masks or []))
+        for split in self.masks:
+            if split not in PER_CLASS:
+                raise ConfigError(f"dataset.masks: no split {split!r}; {nearest(split, PER_CLASS)}")
         for name, value, least in (("image_size", image_size, 16), ("seed", seed, 0), ("workers", workers, 1)):
             if value < least:
                 raise ConfigError(f"dataset.{name}: {value}; expected {least} or more")
@@ -109,7 +114,9 @@ class StampScenes(BenchmarkSource):
         folder.mkdir(parents=True, exist_ok=True)
         batches = [
             Batch(
-                tuple(self._jobs(split)), folder / f"{split}.npy", folder / f"{split}.masks.npy" if self.masks else None
+                tuple(self._jobs(split)),
+                folder / f"{split}.npy",
+                folder / f"{split}.masks.npy" if split in self.masks else None,
             )
             for split, count in self.per_class.items()
             if count
@@ -167,7 +174,7 @@ class StampScenes(BenchmarkSource):
             "path": f"{job.split}.npy",
             "row": row,
             "caption": caption(spec),
-            "masks": f"{job.split}.masks.npy" if self.masks else "",
+            "masks": f"{job.split}.masks.npy" if job.split in self.masks else "",
             "scene": spec.scene,
             "concept": concept.label if concept else "",
             "scene_source": spec.ground.piece.source,

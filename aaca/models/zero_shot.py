@@ -116,6 +116,13 @@ class ImageText(nn.Module):
         return vectors
 
     @torch.no_grad()
+    def sentence_vectors(self, sentences: Sequence[str]) -> np.ndarray:
+        """Unit vectors `[N, D]` of whole sentences."""
+        tokens = self.tokenizer(list(sentences)).to(self.model.logit_scale.device)
+        vectors: np.ndarray = self.model.encode_text(tokens, normalize=True).cpu().numpy()
+        return vectors
+
+    @torch.no_grad()
     def text_vectors(self, names: Sequence[str]) -> np.ndarray:
         """Unit vectors `[N, D]` of names (with their articles), each the mean over the templates."""
         found = []

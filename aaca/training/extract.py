@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
@@ -28,6 +28,16 @@ from aaca.training.trainer import TrainerSpec
 log = logging.getLogger(__name__)
 
 
+class Describe(Protocol):
+    """What is kept of each image in the place of its embedding: `dim` numbers of type `dtype`, beside logits."""
+
+    dim: int
+    dtype: str
+
+    def __call__(self, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """(`[B, dim]`, logits `[B, C]`) of normalised images `[B, 3, S, S]` at these rows `[B]` of the table."""
+
+
 class Extract(pl.LightningModule):
     """Writes embeddings and logits of every batch to the feature store in `folder`, each row by its position.
 
@@ -42,10 +52,12 @@ class Extract(pl.LightningModule):
         passes: int = 1,
         seed: int = 0,
         progress: "Progress | None" = None,
+        describe: Describe | None = None,
     ) -> None:
         super().__init__()
         self.progress = progress
         self.classifier = classifier
+        self.describe = describe
         self.folder = folder
         self.passes = passes
         self.seed = seed
@@ -58,7 +70,7 @@ class Extract(pl.LightningModule):
     def predict_step(self, batch: Batch, batch_idx: int) -> None:
         """Write one batch."""
         images, _, rows = batch
-        embeddings, logits = self.classifier.embed(images)
+        embeddings, logits = self.describe(images, rows) if self.describe else self.classifier.embed(images)
         passes = self._stochastic(images, int(rows[0])) if self.passes > 1 else None
         assert self.store is not None
         self.store.write(
@@ -150,19 +162,22 @@ def extract_features(
     seed: int = 0,
     label: str = "features",
     every: float = 300.0,
+    describe: Describe | None = None,
 ) -> FeatureStore:
     """Embeddings `[N, D]` and logits `[N, C]` of `table`, every row exactly once, in a feature store at `folder`.
 
+    `describe` puts something else of each image in the embedding's place: an attribution map, for one.
     All ranks call it. About every `every` seconds each notes how far it is; an interrupted call is gone on from there,
     batch by batch as it would have been.
     """
     ranks = current()
     head_input = classifier.backbone.head_hidden_size if hasattr(classifier.backbone, "head_hidden_size") else None
-    dim = head_input or classifier.backbone.num_features
+    dim = describe.dim if describe else head_input or classifier.backbone.num_features
     progress = Progress.left(folder, batch_size, every)
     if not progress.batches and ranks.rank == 0:
         remove_tree(folder / PROGRESS)  # notes that do not fit together
-        FeatureStore.create(folder, table, dim, len(table.classes), passes)
+        kind = describe.dtype if describe else "float32"
+        FeatureStore.create(folder, table, dim, len(table.classes), passes, kind)
     ranks.exchange("laid out")
     rest = ShardSampler(len(table), ranks.rank, ranks.world, skip=progress.batches * batch_size).rows
     FeatureStore(folder, mode="r+").forget(rest)
@@ -178,7 +193,7 @@ def extract_features(
         workers=trainer.loader_workers(table),
     )
     loop = trainer.make(label)
-    extract = Extract(classifier.eval(), folder, passes, seed, progress)
+    extract = Extract(classifier.eval(), folder, passes, seed, progress, describe)
     loop.predict(extract, datamodule=data, return_predictions=False)
     ranks.exchange("written")
     _check(folder)

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from aaca.data.benchmark import Benchmark
-from aaca.data.stampscenes import StampScenes
+from aaca.data.stampscenes import PER_CLASS, StampScenes
 from aaca.runtime.errors import ConfigError
 from aaca.world import batch
 from aaca.world.bugs import DEFAULT_BUGS, Bug
@@ -22,7 +22,7 @@ PLANTED = {"bird": "sand", "mammal": "grass"}
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("stampscenes")
-    return folder, StampScenes(image_size=32, per_class=SMALL, masks=True, workers=1).build(folder)
+    return folder, StampScenes(image_size=32, per_class=SMALL, masks=list(PER_CLASS), workers=1).build(folder)
 
 
 def sources_of(frame: pd.DataFrame) -> set[str]:
@@ -126,7 +126,7 @@ def test_workers_and_counts_do_not_change_an_image(built, tmp_path, monkeypatch)
     folder, benchmark = built
     monkeypatch.setattr(batch, "CHUNK", 40)
     counts = {"train": 9, "pool": 2, "audit": 12, "test": 10, "test_seen": 0}
-    other = StampScenes(image_size=32, per_class=counts, masks=True, workers=2).build(tmp_path)
+    other = StampScenes(image_size=32, per_class=counts, masks=list(PER_CLASS), workers=2).build(tmp_path)
     for split in ("train", "pool", "audit", "test"):
         for name in (f"{split}.npy", f"{split}.masks.npy"):
             ours, theirs = np.load(folder / name, mmap_mode="r"), np.load(tmp_path / name, mmap_mode="r")
@@ -149,7 +149,14 @@ def test_without_bugs_there_is_one_slice_and_no_group_but_the_class(tmp_path):
 def test_fingerprint_follows_what_matters():
     base = StampScenes().fingerprint()
     assert StampScenes(workers=7).fingerprint() == base
-    for change in ({"seed": 1}, {"p_pool": 0.7}, {"masks": True}, {"bugs": []}, {"stray": 0.1}, {"image_size": 32}):
+    for change in (
+        {"seed": 1},
+        {"p_pool": 0.7},
+        {"masks": ["audit"]},
+        {"bugs": []},
+        {"stray": 0.1},
+        {"image_size": 32},
+    ):
         assert StampScenes(**change).fingerprint() != base, change
 
 

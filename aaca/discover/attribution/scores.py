@@ -2,9 +2,9 @@
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from aaca.discover.attribution.perturb import without_cells
 from aaca.models.classifier import Classifier
 
 
@@ -34,30 +34,15 @@ def deletion_insertion(
     """
     count, height, width = maps.shape
     order = maps.reshape(count, -1).argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-    blurred = blur(images)
     curves = []
-    for first, last in ((images, blurred), (blurred, images)):
+    for deletes in (True, False):
         values = []
         for step in range(steps + 1):
-            changed = (order < round(step * height * width / steps)).view(count, 1, height, width).float()
-            mask = F.interpolate(changed, size=images.shape[-2:], mode="nearest")
-            probabilities = classifier(first * (1 - mask) + last * mask).softmax(dim=1)
-            values.append(probabilities.gather(1, targets[:, None])[:, 0])
+            changed = (order < round(step * height * width / steps)).view(count, height, width)
+            shown = without_cells(images, changed if deletes else ~changed)
+            values.append(classifier(shown).softmax(dim=1).gather(1, targets[:, None])[:, 0])
         curves.append(torch.stack(values).mean(dim=0).cpu().numpy())
     return curves[0], curves[1]
-
-
-def blur(images: Tensor, share: float = 1 / 8) -> Tensor:
-    """Images `[B, 3, S, S]` smoothed by a Gaussian whose deviation is `share` of the side: colours stay, shapes go."""
-    side = images.shape[-1]
-    sigma = max(share * side, 0.5)
-    reach = min(int(3 * sigma), side - 1)
-    places = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
-    kernel = torch.exp(-(places**2) / (2 * sigma**2))
-    kernel = (kernel / kernel.sum()).expand(images.shape[1], 1, -1)
-    padded = F.pad(images, (reach, reach, reach, reach), mode="reflect")
-    rows = F.conv2d(padded, kernel[:, :, None, :], groups=images.shape[1])
-    return F.conv2d(rows, kernel[:, :, :, None], groups=images.shape[1])
 
 
 def correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -5,7 +5,8 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import nn
 
-from aaca.discover.attribution.scores import blur, correlation, deletion_insertion, energy, pointing_game
+from aaca.discover.attribution.perturb import blur, without
+from aaca.discover.attribution.scores import correlation, deletion_insertion, energy, pointing_game
 
 
 def test_a_map_that_peaks_on_its_mask_hits():
@@ -64,3 +65,13 @@ def test_correlation_is_pearson_s_and_0_for_a_flat_map():
     y[2] = 0.5
     wanted = [np.corrcoef(x[i].ravel(), y[i].ravel())[0, 1] for i in range(2)]
     np.testing.assert_allclose(correlation(x, y), [*wanted, 0])
+
+
+def test_what_a_mask_covers_is_blurred_and_nothing_else():
+    images = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    masks = torch.zeros(2, 4, 4)
+    masks[0, :2], masks[1] = 1, 1
+    changed = without(images, masks)
+    torch.testing.assert_close(changed[0, :, 12:], images[0, :, 12:])
+    torch.testing.assert_close(changed[0, :, :4], blur(images)[0, :, :4])
+    torch.testing.assert_close(changed[1], blur(images)[1])

@@ -1,0 +1,1 @@
+"""Who answers: people's answers from a file, or stand-ins for people; one a file."""

@@ -1,0 +1,1 @@
+"""Which concepts an image shows, and where: one source a file, one table for all."""

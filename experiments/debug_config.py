@@ -7,12 +7,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from aaca.annotate.aggregate import VoteRules
+from aaca.annotate.annotators.base import Annotator
 from aaca.data.benchmark import BenchmarkSource
 from aaca.debugset.build import Fill
 from aaca.debugset.filters import FilterChain
 from aaca.debugset.generators.base import Generator
 from aaca.debugset.prompts.base import PromptWriter
 from aaca.debugset.selectors.base import Selector
+from aaca.discover.attribution.base import Attribution
+from aaca.discover.concepts.base import ConceptSource
+from aaca.discover.evidence import EvidenceRules
 from aaca.evaluate.dashboard import Dashboard
 from aaca.models.classifier import ClassifierSource
 from aaca.models.text_to_image import Diffusion
@@ -25,6 +30,11 @@ from aaca.training.recipe import Recipe
 from aaca.training.resume import ResumeSpec
 from aaca.training.trainer import TrainerSpec
 
+NEEDED = {
+    "attribution": "choose one: attribution=auto",
+    "concepts": "choose one: concepts=gt",
+    "annotator": "choose one: annotator=oracle",
+}
 HINTS = {
     "generator": "choose one: generator=text_to_image",
     "prompts": "choose one: prompts=class_name",
@@ -77,6 +87,26 @@ class Generation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TasksConfig:
+    """How many images of a class annotators are shown, at most: failures, and right ones."""
+
+    failures: Annotated[int, Field(ge=1)]
+    controls: Annotated[int, Field(ge=0)]
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """The groups that find out why, all there."""
+
+    attribution: Attribution
+    concepts: ConceptSource
+    annotator: Annotator
+    evidence: EvidenceRules
+    votes: VoteRules
+    tasks: TasksConfig
+
+
+@dataclass(frozen=True, kw_only=True)
 class DebugConfig:
     """One run of the job `debug`."""
 
@@ -102,6 +132,27 @@ class DebugConfig:
     clip: ClipModel | None = None
     inversion: InversionRecipe | None = None
     filters: FilterChain | None = None
+    attribution: Attribution | None = None
+    concepts: ConceptSource | None = None
+    annotator: Annotator | None = None
+    evidence: EvidenceRules
+    votes: VoteRules
+    tasks: TasksConfig
+
+    @property
+    def discovers(self) -> bool:
+        """Whether the prompts need concept sets first."""
+        return self.prompts is not None and self.prompts.needs_concepts
+
+    def discovery(self) -> Discovery:
+        """The groups that find out why. Raises `ConfigError` naming the first that is missing."""
+        for name, hint in NEEDED.items():
+            if getattr(self, name) is None:
+                raise ConfigError(f"{name}: missing, and prompts=concept_sets without a file needs it; {hint}")
+        looks = [name for name in ("concepts", "annotator") if getattr(self, name).needs_clip]
+        if looks and self.clip is None:
+            raise ConfigError(f"clip: missing, and {looks[0]} needs it; choose one: clip=tiny")
+        return Discovery(**{name: getattr(self, name) for name in (*NEEDED, "evidence", "votes", "tasks")})
 
     def generation(self) -> Generation:
         """The groups that make images. Raises `ConfigError` naming the first that is missing or of no use."""

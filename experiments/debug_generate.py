@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import torch
 
+from aaca.concepts.concept_sets import ConceptSets
 from aaca.data.benchmark import Benchmark
-from aaca.data.features import FeatureStore, Scored
+from aaca.data.features import Scored
 from aaca.data.table import ImageTable
 from aaca.debugset.build import select_debug_set
 from aaca.debugset.debug_set import DebugSet
@@ -23,16 +24,15 @@ from aaca.runtime.files import read_json, write_json
 from aaca.runtime.ranks import current
 from aaca.runtime.seeding import purpose_seed
 from aaca.runtime.stages import Stage, StageCache
-from aaca.training.extract import extract_features
 from aaca.training.generate import IMAGES, generate_images, redraws
 
+from .debug_clip import Looking
 from .debug_config import DebugConfig, Generation
 from .debug_outcome import CANDIDATES
 from .debug_quality import quality_of
 
 log = logging.getLogger(__name__)
 TABLE = "generated.parquet"
-CLIP_BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,21 @@ class Generated:
 class GenerateStages:
     """Each method makes or finds one stage, whose key holds exactly what influences it."""
 
-    def __init__(self, options: DebugConfig, cache: StageCache, benchmark_key: str, benchmark: Benchmark) -> None:
+    def __init__(
+        self,
+        options: DebugConfig,
+        cache: StageCache,
+        benchmark_key: str,
+        benchmark: Benchmark,
+        sets: ConceptSets | None = None,
+    ) -> None:
         assert options.generator is not None
         self.options, self.cache = options, cache
         self.parts: Generation = options.generation()
         self.benchmark_key, self.benchmark = benchmark_key, benchmark
         self.classes = benchmark.classes
+        self.looking = Looking(options, cache, benchmark_key, benchmark)
+        self.sets = sets
 
     def _on(self) -> dict[str, str]:
         # drawing and looking do not depend on how many devices share it, but on what kind they are
@@ -61,7 +70,7 @@ class GenerateStages:
 
     def prompts(self) -> tuple[Stage, list[Prompt]]:
         """What is asked for."""
-        writer = self.parts.prompts
+        writer = self.parts.prompts if self.sets is None else self.parts.prompts.using(self.sets)
 
         def make(folder: Path) -> None:
             answers = Path(self.options.paths.root).absolute() / "llm"
@@ -136,30 +145,14 @@ class GenerateStages:
         counts = frame.groupby("label")
         return Generated(stage.key, table, counts.size().to_dict(), counts["redrawn"].sum().to_dict())
 
-    def vectors(self, key: str, table: ImageTable, what: str) -> Scored:
-        """Unit vectors of `table` (the rows that `what` names) in the space of the image-text model."""
-        parts = self.parts
-
-        def make(folder: Path) -> None:
-            from aaca.models.zero_shot import ZeroShot
-
-            model = ZeroShot(parts.clip.load(), [class_phrase(name) for name in self.classes])
-            every = self.options.resume.every
-            extract_features(model, table, folder, self.options.trainer, CLIP_BATCH, label=f"clip {what}", every=every)
-
-        inputs = {"clip": parts.clip.fingerprint(), "images": key, "rows": what, "classes": list(self.classes)}
-        inputs |= self._on()
-        stage = self.cache.stage("vectors", inputs, make, what, together=True)
-        return FeatureStore(stage.folder).scored()
-
     def seen(self, made: Generated) -> dict[str, Scored]:
         """Vectors of the generated images and of train, where a filter looks at them. All ranks call it."""
         if not self.parts.filters.needs_clip:
             return {}
         train = self.benchmark.split("train")
         return {
-            "generated": self.vectors(made.key, made.table, "generated"),
-            "train": self.vectors(self.benchmark_key, train, "train"),
+            "generated": self.looking.vectors(made.key, made.table, "generated"),
+            "train": self.looking.vectors(self.benchmark_key, train, "train"),
         }
 
     def reasons(
@@ -260,6 +253,7 @@ def generated_frame(requests: list[Request], folder: Path, classes: tuple[str, .
             "prompt": request.prompt,
             "negative": request.negative,
             "concept": request.concept,
+            "recipe": request.recipe,
             "seed": request.seeds[taken.get(request.index, -1)],
             "strength": request.strength,
             "start": request.start,

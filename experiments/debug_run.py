@@ -33,6 +33,7 @@ from aaca.training.extract import check_stochastic, extract_features
 from aaca.training.fit import WEIGHTS, FitJob, fit_classifier
 
 from .debug_config import DebugConfig, DebugSetConfig
+from .debug_discover import DiscoverStages
 from .debug_generate import GenerateStages
 from .debug_outcome import Finished, outcome_of, predictions_of, write_run
 
@@ -70,6 +71,8 @@ def check_feasible(options: DebugConfig) -> None:
         parts = options.generation()
         if parts.generator.needs_diffusion:
             parts.diffusion.check()
+        if options.discovers:
+            options.discovery()
     source = options.debugset.candidates
     most = options.dataset.at_most(source) if source in ("pool", "train") else None
     if most is not None:
@@ -98,6 +101,7 @@ class DebugRun:
     def __post_init__(self) -> None:
         root = Path(self.options.paths.root).absolute()
         self.cache = StageCache(root, resume=self.options.resume.mode == "auto")
+        self.concept_sets: Stage | None = None
         self.options.logger.begin(root, self.options.study, self.trial.overrides, self.trial.config)
 
     def benchmark(self) -> tuple[Stage, Benchmark]:
@@ -227,7 +231,10 @@ class DebugRun:
     ) -> tuple[Stage, DebugSet]:
         """(stage, what the generator made, less what the filters drop, picked class by class)."""
         options = self.options
-        stages = GenerateStages(options, self.cache, benchmark_key, benchmark)
+        sets = None
+        if options.discovers:
+            self.concept_sets, sets = self.discover(benchmark_key, benchmark, f0, audit).concept_sets()
+        stages = GenerateStages(options, self.cache, benchmark_key, benchmark, sets)
         made = stages.images()
         features = self.features(f0, made.key, made.table, "generated", options.selector.mc_samples)
         train = None
@@ -235,6 +242,11 @@ class DebugRun:
             train = self.features(f0, benchmark_key, benchmark.split("train"), "train")
         stage = stages.debug_set(made, features, audit, train, f0.key)
         return stage, DebugSet.load(stage.folder)
+
+    def discover(self, benchmark_key: str, benchmark: Benchmark, f0: Stage, audit: Scored) -> DiscoverStages:
+        """The stages that find out why f0 fails."""
+        classifier = self._classifier(f0, len(benchmark.classes)).eval()
+        return DiscoverStages(self.options, self.cache, benchmark_key, benchmark, f0, classifier, audit)
 
     def refit(
         self, benchmark_key: str, benchmark: Benchmark, f0: Stage, debug_key: str, debug: DebugSet | None
@@ -295,6 +307,7 @@ class DebugRun:
             repaired=repaired,
             predictions=predictions_of(tests, before, after),
             history=self.cache.history,
+            concept_sets=self.concept_sets,
         )
         outcome = outcome_of(finished, self.options, self.trial.choices, self.trial.overrides, started)
         outcome.identity = self.identity

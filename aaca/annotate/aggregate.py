@@ -128,7 +128,7 @@ def _evidence_of(evidence: pd.DataFrame, true: str, concept: str) -> dict[str, o
         for flag, value, rival in ((row.confounder, row.S_conf, row.rival), (row.relied_on, row.S_rely, "")):
             if flag and value > score:
                 score = float(value)
-                best = {"confounds": True, "rival": "" if rival == "*" else rival, "score": score}
+                best = {"confounds": True, "rival": rival, "score": score}
     if not best["confounds"] and len(own):
         top = own["S_val"].max()
         best["score"] = None if pd.isna(top) else float(top)

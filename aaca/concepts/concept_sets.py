@@ -14,6 +14,7 @@ from aaca.runtime.files import write_text
 ConceptKind = Literal["object", "background", "attribute", "relation"]
 Verdict = Literal["confounded", "valid", "neutral", "contested"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+ANY = "*"
 LONGEST = 60  # characters of a concept's name
 
 
@@ -21,8 +22,9 @@ LONGEST = 60  # characters of a concept's name
 class Concept:
     """A nameable thing in images of a class, and why it stands where it stands.
 
-    `rival`: the class that a confounded concept makes the model say ("" where it is no certain one). `score`: of the
-    evidence; `votes`: of how many answers; `relevance`: their mean, 1…5, to the true class. None: not known.
+    `rival`: the class that a confounded concept makes the model say; `ANY` for no certain one; "" where the model knows
+    the class itself by the concept, and is lost without it. `score`: of the evidence; `votes`: of how many answers;
+    `relevance`: their mean, 1…5, to the true class. None: not known.
     """
 
     name: str
@@ -141,6 +143,6 @@ def _read_concept(node: Any, where: str, classes: Sequence[str]) -> Concept:
         ) from error
     if concept.name.strip() != concept.name or not 0 < len(concept.name) <= LONGEST or not concept.name.isprintable():
         raise DataError(f"{where}.name: {concept.name!r}; expected 1…{LONGEST} printable characters")
-    if concept.rival and concept.rival not in classes:
+    if concept.rival not in ("", ANY, *classes):
         raise DataError(f"{where}.rival: no class {concept.rival!r}; {nearest(concept.rival, classes)}")
     return concept

@@ -27,6 +27,7 @@ class Benchmark:
     description: str = ""
     headline_slice: str = "all"  # the slice of `test` whose accuracy is the headline
     confounders: list[dict[str, Any]] = field(default_factory=list)  # planted truth: {class, kind, value, p}
+    core: dict[str, list[str]] = field(default_factory=dict)  # planted truth: class → what truly belongs to it
     refused: list[dict[str, str]] = field(default_factory=list)  # files left out: {path, reason}
 
     @property

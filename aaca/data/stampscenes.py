@@ -16,6 +16,7 @@ from aaca.runtime.files import file_sha256
 from aaca.runtime.log import console
 from aaca.world.batch import Batch, Job, Made, render_batches
 from aaca.world.bugs import DEFAULT_BUGS, SLICES, Bug, Slice, group_name
+from aaca.world.captions import PARTS
 from aaca.world.language import caption, scene_graph
 from aaca.world.pack import PACK, load_pack
 from aaca.world.render import VERSION
@@ -133,7 +134,12 @@ class StampScenes(BenchmarkSource):
         frames = [pd.DataFrame(entries) for entries in rows]
         table = ImageTable.build(pd.concat(frames, ignore_index=True), load_pack().classes, folder)
         benchmark = Benchmark(
-            "stampscenes", table, DESCRIPTION, headline_slice="balanced", confounders=self._confounders()
+            "stampscenes",
+            table,
+            DESCRIPTION,
+            headline_slice="balanced",
+            confounders=self._confounders(),
+            core={name: [name, *PARTS[name]] for name in load_pack().classes},
         ).check()
         benchmark.save(folder)
         return benchmark

@@ -9,12 +9,11 @@ import numpy as np
 import pandas as pd
 from scipy.stats import false_discovery_control, hypergeom
 
+from aaca.concepts.concept_sets import ANY
 from aaca.discover.concepts.table import ConceptTable
 from aaca.runtime.errors import ConfigError
 
-ANY = "*"
-"""As class: all classes but the rival. As rival: whatever is predicted."""
-
+# `ANY` as class: all classes but the rival; as rival: whatever is predicted
 MEANINGS = {
     "class": "true class of the failures; * for all classes but the rival",
     "rival": "class predicted instead; * for whichever",

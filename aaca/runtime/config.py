@@ -21,7 +21,10 @@ from aaca.runtime.files import file_sha256
 
 T = TypeVar("T")
 TARGET = "_target_"
-ALLOWED = ("aaca.data.", "aaca.debugset.", "aaca.models.", "aaca.training.", "aaca.repair.", "aaca.evaluate.")
+ALLOWED = (
+    *("aaca.data.", "aaca.debugset.", "aaca.models.", "aaca.training.", "aaca.repair.", "aaca.evaluate."),
+    *("aaca.discover.", "aaca.annotate."),
+)
 PLUGINS_VARIABLE = "AACA_PLUGINS"
 """Environment variable: comma-separated packages of your own whose classes a config may name."""
 

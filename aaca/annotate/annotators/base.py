@@ -15,15 +15,14 @@ from aaca.models.zero_shot import ImageText
 class Knowledge:
     """What a stand-in may know beside the task.
 
-    `core`: class → names that truly belong to it, `spurious`: all that belong to no class, where the benchmark says so.
+    `core`: class → what truly belongs to it, the class itself first, where the benchmark says so.
     `rates` `[K, C]`: share of a class's training images that show each of `names`. `clip`: an image-text model.
     """
 
     classes: tuple[str, ...]
     names: tuple[str, ...]
     rates: np.ndarray
-    core: Mapping[str, frozenset[str]] | None = None
-    spurious: frozenset[str] = frozenset()
+    core: Mapping[str, tuple[str, ...]] | None = None
     clip: ImageText | None = None
 
 

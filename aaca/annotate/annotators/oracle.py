@@ -1,11 +1,12 @@
 """`oracle`: knows the planted truth; `noisy_oracle`: several people of whom each errs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from aaca.annotate.aggregate import normal
 from aaca.annotate.annotators.base import Annotator, Knowledge, answer, highlighted
-from aaca.annotate.task import MOST_VALID, Answer, Task
+from aaca.annotate.task import MOST_VALID, Answer, Candidate, Task
 from aaca.runtime.errors import ConfigError, DataError
 from aaca.runtime.seeding import purpose_seed
 
@@ -13,7 +14,10 @@ YES, NO = 5.0, 1.0  # relevance of what belongs to a class, and of what does not
 
 
 class Oracle(Annotator):
-    """Names what the overlay points at; says 5 where it belongs to the true class and 1 where it does not."""
+    """Names what the overlay points at; says 5 where it belongs to the true class and 1 where it does not.
+
+    Where something of the class is in the image, it names what a person would: the thing and its parts.
+    """
 
     @property
     def name(self) -> str:
@@ -22,13 +26,13 @@ class Oracle(Annotator):
 
     def answer_all(self, tasks: Sequence[Task], knowledge: Knowledge, seed: int) -> list[Answer]:
         """One answer a task. Raises `DataError` where the benchmark has no planted truth."""
-        return [self._answer(task, _core(knowledge)) for task in tasks]
-
-    def _answer(self, task: Task, core: dict[str, frozenset[str]]) -> Answer:
-        seen, own = highlighted(task), core[task.class_]
-        relevance = None if seen is None else YES if seen.name in own else NO
-        valid = [candidate.name for candidate in task.candidates if candidate.name in own][:MOST_VALID]
-        return answer(task, self.name, seen, relevance, valid)
+        core = _core(knowledge)
+        found = []
+        for task in tasks:
+            seen, belongs = _true_answer(task, core)
+            relevance = None if seen is None else YES if belongs else NO
+            found.append(answer(task, self.name, seen, relevance, _visible(task, core)))
+        return found
 
 
 class NoisyOracle(Annotator):
@@ -50,21 +54,34 @@ class NoisyOracle(Annotator):
         """`k` answers a task; each depends on seed, task and person alone."""
         core, found = _core(knowledge), []
         for task in tasks:
-            seen, own = highlighted(task), core[task.class_]
+            seen, belongs = _true_answer(task, core)
+            visible = _visible(task, core)
             for person in range(self.k):
                 rng = np.random.default_rng(purpose_seed(seed, "person", person, task.task_id))
-                right = seen is not None and (seen.name in own) != (rng.random() < self.eps)
-                shown = [candidate.name for candidate in task.candidates if candidate.name in own]
-                valid = [name for name in shown if rng.random() >= self.eps][:MOST_VALID]
-                relevance = None if seen is None else YES if right else NO
-                found.append(answer(task, f"worker {person + 1}", seen, relevance, valid))
+                said = belongs != (rng.random() < self.eps)
+                named = [name for name in visible if rng.random() >= self.eps]
+                relevance = None if seen is None else YES if said else NO
+                found.append(answer(task, f"worker {person + 1}", seen, relevance, named))
         return found
 
 
-def _core(knowledge: Knowledge) -> dict[str, frozenset[str]]:
+def _true_answer(task: Task, core: Mapping[str, tuple[str, ...]]) -> tuple[Candidate | None, bool]:
+    # (what the overlay points at, whether it belongs to the class)
+    seen = highlighted(task)
+    return seen, seen is not None and normal(seen.name) in core[task.class_]
+
+
+def _visible(task: Task, core: Mapping[str, tuple[str, ...]]) -> list[str]:
+    # what tells the class: its own concepts in the image, then, where there are any, its other parts
+    own = core[task.class_]
+    there = [candidate.name for candidate in task.candidates if normal(candidate.name) in own]
+    return [*there, *(name for name in own if name not in there)][:MOST_VALID] if there else []
+
+
+def _core(knowledge: Knowledge) -> Mapping[str, tuple[str, ...]]:
     if knowledge.core is None:
         raise DataError(
             "annotator: this dataset says nothing of what belongs to a class, so there is no oracle; "
-            "expected annotator=cooccurrence, clip, replay"
+            "expected annotator=cooccurrence, clip or replay"
         )
-    return dict(knowledge.core)
+    return {name: tuple(normal(entry) for entry in core) for name, core in knowledge.core.items()}

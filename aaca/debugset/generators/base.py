@@ -1,6 +1,5 @@
 """`Generator`, the role of the `generator` config group: prompts in, images out."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +30,21 @@ class Request:
     seeds: tuple[int, ...]
     strength: float = 1.0  # 1 starts from noise; below, from the image at row `start`, changed that much
     start: int = -1  # row of the table of start images, -1 for none
+    recipe: str = ""  # of the prompt
+
+
+def shared_out(total: int, weights: Sequence[float]) -> list[int]:
+    """`total` shared out by weight (largest remainder); as long as it lasts, nobody with a weight is left with 0."""
+    exact = [total * weight / sum(weights) for weight in weights]
+    counts = [int(value) for value in exact]
+    by_remainder = sorted(range(len(weights)), key=lambda place: (counts[place] - exact[place], place))
+    for place in by_remainder[: total - sum(counts)]:
+        counts[place] += 1
+    for place in range(len(counts)):
+        if counts[place] == 0 and weights[place] > 0 and max(counts) > 1:
+            counts[counts.index(max(counts))] -= 1
+            counts[place] = 1
+    return counts
 
 
 class Painter(Protocol):
@@ -60,7 +74,11 @@ class Generator(ABC):
                 key = (text, prompt.negative, prompt.concept, turn)
                 seeds = tuple(purpose_seed(seed, "image", *key, attempt) for attempt in range(TRIES))
                 strength, start = self.start_of(label, place, starts, seeds[0])
-                found.append(Request(len(found), label, text, prompt.negative, prompt.concept, seeds, strength, start))
+                found.append(
+                    Request(
+                        len(found), label, text, prompt.negative, prompt.concept, seeds, strength, start, prompt.recipe
+                    )
+                )
         return found
 
     def shares(self, prompts: Sequence[Prompt], label: int, name: str, per_class: int) -> list[tuple[str, Prompt, int]]:
@@ -68,7 +86,9 @@ class Generator(ABC):
         own = [prompt for prompt in prompts if prompt.label == label]
         if not own:
             raise DataError(f"prompts: none for class {name!r}; expected at least one")
-        turns = [(prompt, turn) for turn in range(math.ceil(per_class / len(own))) for prompt in own][:per_class]
+        counts = shared_out(per_class, [prompt.weight for prompt in own])
+        shared = list(zip(own, counts, strict=True))
+        turns = [(prompt, turn) for turn in range(max(counts)) for prompt, count in shared if turn < count]
         return [(prompt.text.replace(SLOT, self.phrase(name)), prompt, turn) for prompt, turn in turns]
 
     def phrase(self, name: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aaca.concepts.concept_sets import ConceptSets
 from aaca.world.language import with_article
 
 SLOT = "{class}"
@@ -14,20 +15,31 @@ SLOT = "{class}"
 
 @dataclass(frozen=True)
 class Prompt:
-    """One thing to ask for. `text` holds `SLOT` once; `concept` is what it asks for besides the class ("" for none)."""
+    """One thing to ask for. `text` holds `SLOT` once; `concept` is what it asks for besides the class ("" for none).
+
+    `weight`: share of the class's images, relative to its other prompts. `recipe`: how it was composed, where by one.
+    """
 
     label: int
     text: str
     negative: str = ""
     concept: str = ""
+    weight: float = 1.0
+    recipe: str = ""
 
 
 class PromptWriter(ABC):
     """Writes the prompts of a debug set."""
 
+    needs_concepts: bool = False  # whether concept sets have to be discovered first
+
+    def using(self, sets: ConceptSets) -> "PromptWriter":
+        """The writer for a run that has discovered these concept sets."""
+        return self
+
     @abstractmethod
     def write(self, classes: Sequence[str], cache: Path) -> list[Prompt]:
-        """At least one prompt a class, class by class; the images of a class are shared out evenly over its prompts.
+        """At least one prompt a class, class by class; a class's images are shared out over its prompts by weight.
 
         `cache` is a folder in which answers of a language model are kept; nothing else is written.
         """
@@ -48,3 +60,32 @@ def class_noun(name: str) -> str:
 def class_phrase(name: str) -> str:
     """The class's name with its article: "a bird", "an art studio"; mass nouns take none."""
     return with_article(class_noun(name))
+
+
+UNCOUNTED = frozenset(
+    [
+        "fur",
+        "plumage",
+        "pollen",
+        "nectar",
+        "pulp",
+        "skin",
+        "flesh",
+        "juice",
+        "water",
+        "hair",
+        "food",
+        "paper",
+        "furniture",
+    ]
+)
+"""Nouns of things without a number, which take no article."""
+
+
+def thing(name: str) -> str:
+    """A concept's name as a prompt says it: "a beak", "feathers", "fur"; one with an article keeps it."""
+    first, last = name.split()[0], name.split()[-1]
+    plural = last.endswith("s") and not last.endswith(("ss", "us", "is"))
+    if first in ("a", "an", "the", "two", "four") or last in UNCOUNTED or plural:
+        return name
+    return with_article(name)

@@ -1,0 +1,91 @@
+"""The image-text model as the stages of a run use it: vectors of tables and crops in the store, vectors of texts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from aaca.data.benchmark import Benchmark
+from aaca.data.features import FeatureStore, Scored
+from aaca.data.table import ImageTable
+from aaca.debugset.prompts.base import class_phrase
+from aaca.models.zero_shot import ClipModel, ImageText, ZeroShot
+from aaca.runtime.errors import ConfigError
+from aaca.runtime.stages import StageCache
+from aaca.training.extract import extract_features
+
+from .debug_config import DebugConfig
+
+CLIP_BATCH = 128
+
+
+@dataclass
+class Looking:
+    """Stages of vectors in the space of the run's image-text model."""
+
+    options: DebugConfig
+    cache: StageCache
+    benchmark_key: str
+    benchmark: Benchmark
+
+    @property
+    def clip(self) -> ClipModel:
+        """The model. Raises `ConfigError` where the config has none."""
+        if self.options.clip is None:
+            raise ConfigError("clip: missing, and concepts or annotator need it; choose one: clip=tiny")
+        return self.options.clip
+
+    def vectors(self, key: str, table: ImageTable, what: str) -> Scored:
+        """Unit vectors of `table` (the rows that `what` names of what `key` stands for)."""
+        options, classes = self.options, self.benchmark.classes
+
+        def make(folder: Path) -> None:
+            model = ZeroShot(self.clip.load(), [class_phrase(name) for name in classes])
+            every = options.resume.every
+            extract_features(model, table, folder, options.trainer, CLIP_BATCH, label=f"clip {what}", every=every)
+
+        inputs = {"clip": self.clip.fingerprint(), "images": key, "rows": what, "classes": list(classes)}
+        inputs |= {"precision": options.trainer.precision, "accelerator": options.trainer.device_kind}
+        stage = self.cache.stage("vectors", inputs, make, what, together=True)
+        return FeatureStore(stage.folder).scored()
+
+    def at(self, split: str) -> "Look":
+        """How a concept source looks at the images of a split."""
+        return Look(self, split)
+
+
+@dataclass
+class Look:
+    """An image-text model for a concept source, vectors of whole images made before it is asked."""
+
+    looking: Looking
+    split: str
+
+    def __post_init__(self) -> None:
+        owner = self.looking
+        self._images = owner.vectors(owner.benchmark_key, owner.benchmark.split(self.split), self.split)
+
+    @cached_property
+    def _model(self) -> ImageText:
+        return self.looking.clip.load()
+
+    def images(self, table: ImageTable) -> np.ndarray:
+        """Vectors `[N, D]` of the split's images."""
+        return self._images.embeddings
+
+    def crops(self, crops: np.ndarray) -> np.ndarray:
+        """Vectors `[M, D]` of uint8 images `[M, S, S, 3]`."""
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (self._model.mean, self._model.std))
+        found = []
+        with torch.no_grad():
+            for part in np.array_split(crops, max(1, len(crops) // CLIP_BATCH)):
+                pixels = torch.from_numpy(part).permute(0, 3, 1, 2).float() / 255
+                found.append(self._model.image_vectors((pixels - mean) / std).numpy())
+        return np.concatenate(found)
+
+    def texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Vectors `[V, D]` of texts."""
+        return self._model.sentence_vectors(texts)

@@ -1,0 +1,251 @@
+"""The stages that find out why: maps, concepts, effects, evidence, tasks, answers, concept sets."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from aaca.annotate.aggregate import Verdicts, aggregate
+from aaca.annotate.annotators.base import Knowledge
+from aaca.annotate.make_tasks import Shown, make_tasks
+from aaca.annotate.task import Answer, Task, load_lines, save_lines
+from aaca.concepts.concept_sets import ConceptSets
+from aaca.data.benchmark import Benchmark
+from aaca.data.features import FeatureStore, Scored
+from aaca.data.table import ImageTable
+from aaca.discover.attribution.describe import Maps, Without
+from aaca.discover.concepts.table import ConceptTable
+from aaca.discover.evidence import Audited, EvidenceRules, Shares, evidence_of, groups_of, shares_of
+from aaca.models.classifier import Classifier
+from aaca.runtime.config import identity
+from aaca.runtime.files import write_json
+from aaca.runtime.seeding import purpose_seed
+from aaca.runtime.stages import Stage, StageCache
+from aaca.training.extract import Describe, extract_features
+
+from .debug_clip import Looking
+from .debug_config import DebugConfig, Discovery
+
+log = logging.getLogger(__name__)
+EVIDENCE, TASKS, ANSWERS, SETS = "evidence.parquet", "tasks.jsonl", "answers.jsonl", "concept_sets.yaml"
+MAP_BATCH = 64
+BLURRED = 30  # concepts whose effect is measured, the most suspicious first (AACA)
+
+
+@dataclass
+class DiscoverStages:
+    """Each method makes or finds one stage. `audit`: f0 on the audit images."""
+
+    options: DebugConfig
+    cache: StageCache
+    benchmark_key: str
+    benchmark: Benchmark
+    f0: Stage
+    classifier: Classifier
+    audit: Scored
+
+    def __post_init__(self) -> None:
+        self.parts: Discovery = self.options.discovery()
+        self.table: ImageTable = self.benchmark.split("audit")
+        self.looking = Looking(self.options, self.cache, self.benchmark_key, self.benchmark)
+        self.cells = self.parts.attribution.cells(self.classifier)
+
+    def maps(self) -> tuple[str, np.ndarray]:
+        """(key, maps `[N, 2, h, w]` float16): where f0 finds the predicted and the true class in each audit image."""
+        parts = self.parts
+        targets = np.stack([self.audit.predictions, self.audit.labels], axis=1)
+
+        def make(folder: Path) -> None:
+            self._extract(self.table, folder, Maps(self.classifier, parts.attribution, targets, self.audit.logits))
+
+        inputs = {"weights": self.f0.key, "benchmark": self.benchmark_key, "rows": "audit"}
+        stage = self.cache.stage("maps", {**inputs, "attribution": identity(parts.attribution)}, make, together=True)
+        found = FeatureStore(stage.folder).embeddings
+        return stage.key, np.asarray(found).reshape(len(self.table), 2, *self.cells)
+
+    def concepts(self, split: str) -> tuple[str, ConceptTable]:
+        """(key, concepts of the images of a split); with places for audit."""
+        source, table = self.parts.concepts, self.benchmark.split(split)
+        look = self.looking.at(split) if source.needs_clip else None
+
+        def make(folder: Path) -> None:
+            source.find(table, self.cells, look, places=split == "audit").save(folder)
+
+        inputs = {
+            "benchmark": self.benchmark_key,
+            "rows": split,
+            "source": {**identity(source), **source.fingerprint()},
+            "cells": self.cells,
+            "clip": self.looking.clip.fingerprint() if source.needs_clip else None,
+        }
+        stage = self.cache.stage("concepts", inputs, make, split)
+        return stage.key, ConceptTable.load(stage.folder, len(table))
+
+    def effects(self, keys: Sequence[str], audited: Audited, shares: Shares) -> tuple[str, np.ndarray]:
+        """(key, `[N, C]`): fall of the predicted class's probability when a concept is blurred out of a failure."""
+        rules, seed = self.parts.evidence, self._seed()
+        pairs = blurred_pairs(audited, shares, rules, seed)
+        found = np.full((len(self.table), len(shares.names)), np.nan)
+        if not len(pairs):
+            return "", found
+        rows, columns = pairs.T
+        frame = self.table.take(rows).frame
+        ids = [f"{name}#{shares.names[column]}" for name, column in zip(frame["id"], columns, strict=True)]
+        table = ImageTable.build(frame.assign(id=ids), self.benchmark.classes, self.table.root)
+
+        def make(folder: Path) -> None:
+            masks = concept_masks(audited.concepts, pairs, shares.names, self.cells)
+            self._extract(table, folder, Without(self.classifier, masks))
+
+        inputs = {"made of": list(keys), "rules": vars(rules), "seed": seed, "most": BLURRED}
+        stage = self.cache.stage("effects", inputs, make, together=True)
+        after = FeatureStore(stage.folder).scored().probabilities[np.arange(len(rows)), audited.predictions[rows]]
+        found[rows, columns] = audited.confidence[rows] - after
+        return stage.key, found
+
+    def _extract(self, table: ImageTable, folder: Path, describe: Describe) -> None:
+        options = self.options
+        label, every = folder.parent.name, options.resume.every
+        extract_features(
+            self.classifier, table, folder, options.trainer, MAP_BATCH, label=label, every=every, describe=describe
+        )
+
+    def _seed(self) -> int:
+        return purpose_seed(self.options.seed, "discover")
+
+    def evidence(self) -> tuple[Stage, pd.DataFrame, Audited, Shares]:
+        """(stage, the table of evidence, what it is of)."""
+        map_key, maps = self.maps()
+        (audit_key, concepts), (train_key, in_train) = self.concepts("audit"), self.concepts("train")
+        probabilities = self.audit.probabilities
+        audited = Audited(
+            classes=self.benchmark.classes,
+            labels=self.audit.labels,
+            predictions=self.audit.predictions,
+            confidence=probabilities.max(axis=1),
+            concepts=concepts,
+            maps=maps,
+            train=in_train,
+            train_labels=self.benchmark.split("train").labels,
+        )
+        rules = self.parts.evidence
+        shares = shares_of(audited, rules)
+        keys = [map_key, audit_key, train_key]
+        effect_key, effects = self.effects(keys, audited, shares)
+
+        def make(folder: Path) -> None:
+            evidence_of(audited, rules, self._seed(), effects).to_parquet(folder / EVIDENCE, index=False)
+
+        inputs = {"made of": [*keys, effect_key], "rules": vars(rules), "seed": self._seed()}
+        stage = self.cache.stage("evidence", inputs, make)
+        return stage, pd.read_parquet(stage.folder / EVIDENCE), audited, shares
+
+    def tasks(self, evidence: Stage, audited: Audited, shares: Shares) -> tuple[Stage, list[Task]]:
+        """What annotators are shown."""
+        config, kinds = self.parts.tasks, audited.concepts.kinds()
+
+        def make(folder: Path) -> None:
+            shown = Shown(
+                ids=self.table.ids,
+                classes=audited.classes,
+                labels=audited.labels,
+                predictions=audited.predictions,
+                confidence=audited.confidence,
+                names=shares.names,
+                kinds=[kinds[name] for name in shares.names],
+                present=audited.concepts.present(shares.names),
+                predicted_share=shares.predicted,
+                true_share=shares.true,
+                area=shares.area,
+            )
+            save_lines(folder / TASKS, make_tasks(shown, config.failures, config.controls, self._seed()))
+
+        inputs = {"evidence": evidence.key, "config": vars(config), "seed": self._seed()}
+        stage = self.cache.stage("tasks", inputs, make)
+        return stage, load_lines(stage.folder / TASKS, Task)
+
+    def answers(self, tasks: Stage, listed: list[Task], audited: Audited, shares: Shares) -> tuple[Stage, list[Answer]]:
+        """What the annotator says."""
+        annotator = self.parts.annotator
+
+        def make(folder: Path) -> None:
+            in_train = audited.train.present(shares.names)
+            count = len(audited.classes)
+            knowledge = Knowledge(
+                classes=audited.classes,
+                names=tuple(shares.names),
+                rates=np.stack([in_train[audited.train_labels == label].mean(axis=0) for label in range(count)]),
+                core={name: tuple(core) for name, core in self.benchmark.core.items()} or None,
+                clip=self.looking.clip.load() if annotator.needs_clip else None,
+            )
+            save_lines(folder / ANSWERS, annotator.answer_all(listed, knowledge, self._seed()))
+
+        inputs = {
+            "tasks": tasks.key,
+            "annotator": {**identity(annotator), **annotator.fingerprint()},
+            "clip": self.looking.clip.fingerprint() if annotator.needs_clip else None,
+            "seed": self._seed(),
+        }
+        stage = self.cache.stage("answers", inputs, make)
+        return stage, load_lines(stage.folder / ANSWERS, Answer)
+
+    def concept_sets(self) -> tuple[Stage, ConceptSets]:
+        """The verdict: what confounds each class and what is valid for it, and who decided."""
+        evidence, frame, audited, shares = self.evidence()
+        tasks, listed = self.tasks(evidence, audited, shares)
+        answers, given = self.answers(tasks, listed, audited, shares)
+        annotator, rules = self.parts.annotator, self.parts.votes
+
+        def make(folder: Path) -> None:
+            verdicts = aggregate(given, frame, rules, self.benchmark.classes)
+            who = f"simulated: {annotator.name}" if annotator.simulated else annotator.name
+            found_by = f"{type(self.parts.attribution).__name__} × {type(self.parts.concepts).__name__}"
+            meta = {"annotator": who, "discovery": found_by, "seed": self.options.seed, "f0": self.f0.key[:16]}
+            ConceptSets(verdicts.classes, meta).save(folder / SETS)
+            write_verdicts(folder, verdicts)
+            frame.to_parquet(folder / EVIDENCE, index=False)
+            save_lines(folder / TASKS, listed)
+            save_lines(folder / ANSWERS, given)
+
+        inputs = {"answers": answers.key, "evidence": evidence.key, "votes": vars(rules), "who": annotator.name}
+        stage = self.cache.stage("concept_sets", inputs, make)
+        return stage, ConceptSets.load(stage.folder / SETS, self.benchmark.classes)
+
+
+def blurred_pairs(audited: Audited, shares: Shares, rules: EvidenceRules, seed: int) -> np.ndarray:
+    """(row, concept) `[P, 2]` of failures and concepts with a mask in them, the `BLURRED` most suspicious concepts."""
+    without = evidence_of(audited, rules, seed)
+    if without.empty:
+        return np.zeros((0, 2), dtype=np.int64)
+    ranked = without.groupby("concept")["S_conf"].max().sort_values(ascending=False, kind="stable").index[:BLURRED]
+    suspects = np.isin(shares.names, ranked)
+    failures = np.unique(np.concatenate([group.failures for group in groups_of(audited, rules, seed)]))
+    placed = (shares.area > 0)[failures] & suspects
+    rows, columns = np.nonzero(placed)
+    return np.stack([failures[rows], columns], axis=1)
+
+
+def concept_masks(
+    concepts: ConceptTable, pairs: np.ndarray, names: Sequence[str], cells: tuple[int, int]
+) -> np.ndarray:
+    """The masks `[P, h, w]` of (row, concept) pairs: the sum over a concept's parts in an image, at most 1."""
+    frame = concepts.frame[concepts.frame["mask"] >= 0]
+    places = {pair: place for place, pair in enumerate(map(tuple, pairs.tolist()))}
+    codes = pd.Index(names).get_indexer(frame["concept"])
+    found = np.zeros((len(pairs), *cells), dtype=np.float32)
+    for row, code, mask in zip(frame["row"], codes, frame["mask"], strict=True):
+        place = places.get((row, code))
+        if place is not None:
+            found[place] += concepts.masks[mask]
+    return found.clip(max=1)
+
+
+def write_verdicts(folder: Path, verdicts: Verdicts) -> None:
+    """`verdicts.csv`, `mislabelled.csv`, `agreement.json` beside the concept sets."""
+    verdicts.table.to_csv(folder / "verdicts.csv", index=False)
+    pd.DataFrame({"image_id": verdicts.mislabelled}).to_csv(folder / "mislabelled.csv", index=False)
+    agreement = {"krippendorff_alpha": verdicts.alpha, **verdicts.counts, "difficulty": verdicts.difficulty}
+    write_json(folder / "agreement.json", agreement)

@@ -7,15 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from aaca.annotate.aggregate import Verdicts, aggregate
 from aaca.annotate.annotators.base import Knowledge
 from aaca.annotate.make_tasks import Shown, make_tasks
+from aaca.annotate.pack import PICTURES, TASKS, write_pack
 from aaca.annotate.task import Answer, Task, load_lines, save_lines
 from aaca.concepts.concept_sets import ConceptSets
 from aaca.data.benchmark import Benchmark
 from aaca.data.features import FeatureStore, Scored
 from aaca.data.table import ImageTable
+from aaca.discover.attribution.base import contrast
 from aaca.discover.attribution.describe import Maps, Without
 from aaca.discover.concepts.table import ConceptTable
 from aaca.discover.evidence import Audited, EvidenceRules, Shares, evidence_of, groups_of, shares_of
@@ -30,7 +33,8 @@ from .debug_clip import Looking
 from .debug_config import DebugConfig, Discovery
 
 log = logging.getLogger(__name__)
-EVIDENCE, TASKS, ANSWERS, SETS = "evidence.parquet", "tasks.jsonl", "answers.jsonl", "concept_sets.yaml"
+EVIDENCE, ANSWERS, SETS = "evidence.parquet", "answered.jsonl", "concept_sets.yaml"
+VERDICTS = ("verdicts.csv", "mislabelled.csv", "agreement.json")
 MAP_BATCH = 64
 BLURRED = 30  # concepts whose effect is measured, the most suspicious first (AACA)
 
@@ -52,6 +56,7 @@ class DiscoverStages:
         self.table: ImageTable = self.benchmark.split("audit")
         self.looking = Looking(self.options, self.cache, self.benchmark_key, self.benchmark)
         self.cells = self.parts.attribution.cells(self.classifier)
+        self.kept: dict[str, Path] = {}  # what a run's folder shows of all this: name → file
 
     def maps(self) -> tuple[str, np.ndarray]:
         """(key, maps `[N, 2, h, w]` float16): where f0 finds the predicted and the true class in each audit image."""
@@ -161,7 +166,14 @@ class DiscoverStages:
                 true_share=shares.true,
                 area=shares.area,
             )
-            save_lines(folder / TASKS, make_tasks(shown, config.failures, config.controls, self._seed()))
+            listed = make_tasks(shown, config.failures, config.controls, self._seed())
+            rows = {name: row for row, name in enumerate(self.table.ids)}
+            write_pack(
+                folder,
+                listed,
+                lambda name: self.table.image(rows[name]),
+                lambda name: overlays(audited.maps[rows[name]]),
+            )
 
         inputs = {"evidence": evidence.key, "config": vars(config), "seed": self._seed()}
         stage = self.cache.stage("tasks", inputs, make)
@@ -206,13 +218,18 @@ class DiscoverStages:
             meta = {"annotator": who, "discovery": found_by, "seed": self.options.seed, "f0": self.f0.key[:16]}
             ConceptSets(verdicts.classes, meta).save(folder / SETS)
             write_verdicts(folder, verdicts)
-            frame.to_parquet(folder / EVIDENCE, index=False)
-            save_lines(folder / TASKS, listed)
-            save_lines(folder / ANSWERS, given)
 
         inputs = {"answers": answers.key, "evidence": evidence.key, "votes": vars(rules), "who": annotator.name}
         stage = self.cache.stage("concept_sets", inputs, make)
+        made = {stage: (SETS, *VERDICTS), evidence: (EVIDENCE,), tasks: (TASKS, PICTURES), answers: (ANSWERS,)}
+        self.kept = {name: owner.folder / name for owner, names in made.items() for name in names}
         return stage, ConceptSets.load(stage.folder / SETS, self.benchmark.classes)
+
+
+def overlays(maps: np.ndarray) -> dict[str, np.ndarray]:
+    """What a person may lay over an image, of its maps `[2, h, w]`: for the predicted class, the true one, the gap."""
+    predicted, true = (torch.from_numpy(part.astype(np.float32)) for part in maps)
+    return {"predicted": predicted.numpy(), "true": true.numpy(), "contrast": contrast(predicted, true).numpy()}
 
 
 def blurred_pairs(audited: Audited, shares: Shares, rules: EvidenceRules, seed: int) -> np.ndarray:

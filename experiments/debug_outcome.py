@@ -31,10 +31,6 @@ CANDIDATES = "candidates.parquet"
 """All images that a generator made, with their scores and the reason why one was dropped."""
 
 
-KEPT = ("concept_sets.yaml", "evidence.parquet", "verdicts.csv", "mislabelled.csv", "agreement.json", "tasks.jsonl")
-"""What a run's folder keeps of what was discovered."""
-
-
 @dataclass(frozen=True)
 class Finished:
     """What the stages of one run have made."""
@@ -46,7 +42,7 @@ class Finished:
     f0: Stage
     repaired: Stage
     predictions: pd.DataFrame
-    concept_sets: Stage | None  # where something was discovered
+    discovered: dict[str, Path]  # name → file, where it was found out why f0 fails
     history: list[Stage]  # all stages in the order they were touched; the last is the repaired classifier on the tests
 
 
@@ -131,10 +127,9 @@ def write_run(run_dir: Path, outcome: Outcome, finished: Finished, dashboard: Da
             table = ImageTable.build(candidates, finished.benchmark.classes)
             settings = {"seed": outcome.seed, "dataset": outcome.dataset, "images a class": outcome.per_class}
             write_page(run_dir, outcome.method, table, finished.debug.funnel, finished.debug.quality, settings)
-    if finished.concept_sets is not None:
-        for name in KEPT:
-            with atomic_path(run_dir / name) as temporary:
-                shutil.copyfile(finished.concept_sets.folder / name, temporary)
+    for name, file in finished.discovered.items():
+        with atomic_path(run_dir / name) as temporary:
+            shutil.copyfile(file, temporary)
     write_examples(run_dir, run_examples(finished.benchmark, finished.audit, finished.debug))
     outcome.save(run_dir)
     numbers = {name: value for name, value in outcome.to_json().items() if isinstance(value, int | float | str)}

@@ -101,7 +101,7 @@ class DebugRun:
     def __post_init__(self) -> None:
         root = Path(self.options.paths.root).absolute()
         self.cache = StageCache(root, resume=self.options.resume.mode == "auto")
-        self.concept_sets: Stage | None = None
+        self.discovered: dict[str, Path] = {}
         self.options.logger.begin(root, self.options.study, self.trial.overrides, self.trial.config)
 
     def benchmark(self) -> tuple[Stage, Benchmark]:
@@ -233,7 +233,9 @@ class DebugRun:
         options = self.options
         sets = None
         if options.discovers:
-            self.concept_sets, sets = self.discover(benchmark_key, benchmark, f0, audit).concept_sets()
+            discovery = self.discover(benchmark_key, benchmark, f0, audit)
+            _, sets = discovery.concept_sets()
+            self.discovered = discovery.kept
         stages = GenerateStages(options, self.cache, benchmark_key, benchmark, sets)
         made = stages.images()
         features = self.features(f0, made.key, made.table, "generated", options.selector.mc_samples)
@@ -307,7 +309,7 @@ class DebugRun:
             repaired=repaired,
             predictions=predictions_of(tests, before, after),
             history=self.cache.history,
-            concept_sets=self.concept_sets,
+            discovered=self.discovered,
         )
         outcome = outcome_of(finished, self.options, self.trial.choices, self.trial.overrides, started)
         outcome.identity = self.identity

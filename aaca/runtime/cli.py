@@ -9,6 +9,7 @@ from aaca.runtime.errors import nearest
 
 JOBS = {
     "debug": ("find failures, build a debug set, repair, test", "aaca debug method=s_similarity seed=0"),
+    "annotate": ("people say what misleads the model: a page on this machine", "aaca annotate"),
     "compare": ("one table and one report over any set of runs", "aaca compare paths.root=outputs"),
     "pretrain": ("train the models that ship with aaca (embedded world)", "aaca pretrain model=clip"),
     "data": (
@@ -16,7 +17,7 @@ JOBS = {
         "aaca data verify dataset=imagefolder dataset.root=my/images",
     ),
 }
-ACTIONS = {"data": "action", "pretrain": "network"}
+ACTIONS = {"annotate": "action", "data": "action", "pretrain": "network"}
 """Jobs whose first argument may be a bare word, and the key it stands for: `aaca data verify`."""
 
 ALIASES = {"pretrain": {"model": "network"}}

@@ -1,6 +1,5 @@
 """What answers add up to: verdicts, agreement, wrong labels; people against statistics."""
 
-
 import numpy as np
 import pandas as pd
 import pytest

@@ -40,10 +40,18 @@ def main(argv: list[str] | None = None) -> int:
     if job in ACTIONS and rest and "=" not in rest[0] and not rest[0].startswith("-"):
         rest = [f"{ACTIONS[job]}={rest[0]}", *rest[1:]]
     rest = ["dry_run=true" if item == "--dry-run" else item for item in rest]
+    rest = [_quoted(item) for item in rest]
     for alias, key in ALIASES.get(job, {}).items():
         rest = [f"{key}={item.removeprefix(f'{alias}=')}" if item.startswith(f"{alias}=") else item for item in rest]
     sys.argv = [f"aaca {job}", *rest]
     return int(importlib.import_module(f"aaca.experiments.{job}").main())
+
+
+def _quoted(item: str) -> str:
+    """`key=path` with the path in quotes where it exists and Hydra would stumble over it (run folders hold = and ,)."""
+    key, _, value = item.partition("=")
+    stumbles = any(sign in value for sign in "=,") and "'" not in value and value[:1] not in "\"[{"
+    return f"{key}='{value}'" if stumbles and Path(value).exists() else item
 
 
 def overview() -> str:

@@ -17,6 +17,7 @@ from aaca.runtime.files import write_text
 TASKS, PICTURES = "tasks.jsonl", "pictures.jsonl"
 OVERLAYS = ("predicted", "true", "contrast")
 LONGEST_SIDE = 512  # pixels of a picture
+DARKEST = 205  # of 255: what is shown of the irrelevant is little, not nothing
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,12 @@ def _picture(pixels: np.ndarray, side: int = LONGEST_SIDE) -> str:
 
 
 def _overlay(relevance: np.ndarray) -> str:
-    # red, as opaque as the cell is relevant; the browser smooths it
+    # a spotlight: what is not relevant is dark (any colour would be lost on an image of that colour); smoothed by the
+    # browser
     values = np.asarray(relevance, dtype=np.float64)
     strength = values / values.max() if values.max() > 0 else values
     pixels = np.zeros((*values.shape, 4), dtype=np.uint8)
-    pixels[..., 0], pixels[..., 1], pixels[..., 3] = 230, 30, (200 * strength).round()
+    pixels[..., 3] = (DARKEST * (1 - strength)).round()
     stream = io.BytesIO()
     Image.fromarray(pixels, "RGBA").save(stream, format="PNG")
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()

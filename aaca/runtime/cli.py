@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
 def _quoted(item: str) -> str:
     """`key=path` with the path in quotes where it exists and Hydra would stumble over it (run folders hold = and ,)."""
     key, _, value = item.partition("=")
-    stumbles = any(sign in value for sign in "=,") and "'" not in value and value[:1] not in "\"[{"
+    stumbles = any(sign in value for sign in "=,") and "'" not in value and value[:1] not in '"[{'
     return f"{key}='{value}'" if stumbles and Path(value).exists() else item
 
 

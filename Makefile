@@ -43,6 +43,7 @@ bench: setup
 	$(BIN)/python tests/bench/overhead.py
 	$(BIN)/python tests/bench/relaunch.py
 	$(BIN)/python tests/bench/generation.py
+	$(BIN)/python tests/bench/discovery.py
 
 docs: setup
 	$(BIN)/python docs/make_results.py $(ROOT)

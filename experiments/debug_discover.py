@@ -22,6 +22,7 @@ from aaca.discover.attribution.base import contrast
 from aaca.discover.attribution.describe import Maps, Without
 from aaca.discover.concepts.table import ConceptTable
 from aaca.discover.evidence import Audited, EvidenceRules, Shares, evidence_of, groups_of, shares_of
+from aaca.discover.reanalysis import Looks, reanalyse
 from aaca.models.classifier import Classifier
 from aaca.runtime.config import identity
 from aaca.runtime.files import write_json
@@ -35,6 +36,7 @@ from .debug_config import DebugConfig, Discovery
 log = logging.getLogger(__name__)
 EVIDENCE, ANSWERS, SETS = "evidence.parquet", "answered.jsonl", "concept_sets.yaml"
 VERDICTS = ("verdicts.csv", "mislabelled.csv", "agreement.json")
+REANALYSIS = "reanalysis.csv"
 MAP_BATCH = 64
 BLURRED = 30  # concepts whose effect is measured, the most suspicious first (AACA)
 
@@ -58,15 +60,18 @@ class DiscoverStages:
         self.cells = self.parts.attribution.cells(self.classifier)
         self.kept: dict[str, Path] = {}  # what a run's folder shows of all this: name → file
 
-    def maps(self) -> tuple[str, np.ndarray]:
-        """(key, maps `[N, 2, h, w]` float16): where f0 finds the predicted and the true class in each audit image."""
+    def maps(self, weights: Stage, classifier: Classifier, audit: Scored) -> tuple[str, np.ndarray]:
+        """(key, maps `[N, 2, h, w]` float16): where a classifier finds the predicted and the true class of each image.
+
+        `audit`: what it says of the audit images.
+        """
         parts = self.parts
-        targets = np.stack([self.audit.predictions, self.audit.labels], axis=1)
+        targets = np.stack([audit.predictions, audit.labels], axis=1)
 
         def make(folder: Path) -> None:
-            self._extract(self.table, folder, Maps(self.classifier, parts.attribution, targets, self.audit.logits))
+            self._extract(self.table, folder, Maps(classifier, parts.attribution, targets, audit.logits))
 
-        inputs = {"weights": self.f0.key, "benchmark": self.benchmark_key, "rows": "audit"}
+        inputs = {"weights": weights.key, "benchmark": self.benchmark_key, "rows": "audit"}
         stage = self.cache.stage("maps", {**inputs, "attribution": identity(parts.attribution)}, make, together=True)
         found = FeatureStore(stage.folder).embeddings
         return stage.key, np.asarray(found).reshape(len(self.table), 2, *self.cells)
@@ -123,7 +128,7 @@ class DiscoverStages:
 
     def evidence(self) -> tuple[Stage, pd.DataFrame, Audited, Shares]:
         """(stage, the table of evidence, what it is of)."""
-        map_key, maps = self.maps()
+        map_key, maps = self.maps(self.f0, self.classifier, self.audit)
         (audit_key, concepts), (train_key, in_train) = self.concepts("audit"), self.concepts("train")
         probabilities = self.audit.probabilities
         audited = Audited(
@@ -223,7 +228,23 @@ class DiscoverStages:
         stage = self.cache.stage("concept_sets", inputs, make)
         made = {stage: (SETS, *VERDICTS), evidence: (EVIDENCE,), tasks: (TASKS, PICTURES), answers: (ANSWERS,)}
         self.kept = {name: owner.folder / name for owner, names in made.items() for name in names}
-        return stage, ConceptSets.load(stage.folder / SETS, self.benchmark.classes)
+        self.found = (audited, shares, ConceptSets.load(stage.folder / SETS, self.benchmark.classes))
+        return stage, self.found[2]
+
+    def reanalysis(self, repaired: Stage, classifier: Classifier, after: Scored) -> None:
+        """Add to `kept`: the same images and concepts, seen by the repaired classifier (after `concept_sets`)."""
+        audited, shares, sets = self.found
+        map_key, maps = self.maps(repaired, classifier, after)
+
+        def make(folder: Path) -> None:
+            seen = audited.concepts.amounts(shares.names, maps[:, 0].astype(np.float32))
+            present = audited.concepts.present(shares.names)
+            looks = Looks(audited.predictions, shares.predicted), Looks(after.predictions, seen)
+            table = reanalyse(audited.classes, audited.labels, shares.names, present, sets, *looks)
+            table.to_csv(folder / REANALYSIS, index=False)
+
+        inputs = {"maps": map_key, "concept_sets": self.kept[SETS].parent.name}
+        self.kept[REANALYSIS] = self.cache.stage("reanalysis", inputs, make).folder / REANALYSIS
 
 
 def overlays(maps: np.ndarray) -> dict[str, np.ndarray]:

@@ -101,7 +101,7 @@ class DebugRun:
     def __post_init__(self) -> None:
         root = Path(self.options.paths.root).absolute()
         self.cache = StageCache(root, resume=self.options.resume.mode == "auto")
-        self.discovered: dict[str, Path] = {}
+        self.discovery: DiscoverStages | None = None
         self.options.logger.begin(root, self.options.study, self.trial.overrides, self.trial.config)
 
     def benchmark(self) -> tuple[Stage, Benchmark]:
@@ -233,9 +233,8 @@ class DebugRun:
         options = self.options
         sets = None
         if options.discovers:
-            discovery = self.discover(benchmark_key, benchmark, f0, audit)
-            _, sets = discovery.concept_sets()
-            self.discovered = discovery.kept
+            self.discovery = self.discover(benchmark_key, benchmark, f0, audit)
+            _, sets = self.discovery.concept_sets()
         stages = GenerateStages(options, self.cache, benchmark_key, benchmark, sets)
         made = stages.images()
         features = self.features(f0, made.key, made.table, "generated", options.selector.mc_samples)
@@ -297,6 +296,9 @@ class DebugRun:
         log.info("f0 fails on %d of %d audit images", wrong, len(audit))
         debug_stage, picked = self.debug_set(key, benchmark, f0, audit)
         repaired = self.refit(key, benchmark, f0, debug_stage.key if debug_stage else "", picked)
+        if self.discovery is not None:
+            now = self.features(repaired, key, benchmark.split("audit"), "audit")
+            self.discovery.reanalysis(repaired, self._classifier(repaired, len(benchmark.classes)).eval(), now)
         tests = benchmark.table.take(benchmark.table.frame["split"].isin(TESTS).to_numpy())
         before = self.features(f0, key, tests, "tests")
         after = self.features(repaired, key, tests, "tests")
@@ -309,7 +311,7 @@ class DebugRun:
             repaired=repaired,
             predictions=predictions_of(tests, before, after),
             history=self.cache.history,
-            discovered=self.discovered,
+            discovered=self.discovery.kept if self.discovery else {},
         )
         outcome = outcome_of(finished, self.options, self.trial.choices, self.trial.overrides, started)
         outcome.identity = self.identity

@@ -17,6 +17,7 @@ QUICK = ("method=custom", "method.name=aaca", "selector=random", "generator=rend
 QUICK = (*QUICK, "filters=none", "debugset.candidates=generated")
 WHY = ("attribution=auto", "concepts=gt", "annotator=oracle")
 KEPT = ("concept_sets.yaml", "evidence.parquet", "tasks.jsonl", "pictures.jsonl", "answered.jsonl", "verdicts.csv")
+KEPT = (*KEPT, "reanalysis.csv")
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,8 @@ def test_a_run_says_why_and_asks_for_what_breaks_it(discovered):
     sets = ConceptSets.load(found / "concept_sets.yaml", CLASSES)
     assert sets.meta["annotator"] == "simulated: oracle"
     assert {name for name, own in sets.classes.items() if own.valid} == set(CLASSES)
+    again = pd.read_csv(found / "reanalysis.csv")
+    assert set(again["class"]) == set(CLASSES) and again["share_after"].between(0, 1).all()
     table = pd.read_parquet(found / "debugset.parquet")
     assert len(table) == 40 and set(table["recipe"]) >= {"valid"}
     for prompt in table["prompt"]:

@@ -13,9 +13,10 @@ from aaca.runtime.trial import Trial
 
 def job(trial: Trial) -> None:
     """Do what `action` says. Raises `AacaError` where there are no tasks, or answers that do not fit them."""
+    from aaca.annotate.book import AnswerBook
     from aaca.annotate.exchange import LABEL_STUDIO, READERS, Format, to_csv, to_label_studio, to_scale
     from aaca.annotate.pack import Pack
-    from aaca.annotate.task import Answer, check_answers, load_lines, save_lines
+    from aaca.annotate.task import Answer, check_answers, load_lines
     from aaca.annotate.web.page import static_page
     from aaca.runtime.config import load_config
     from aaca.runtime.errors import ConfigError
@@ -38,7 +39,6 @@ def job(trial: Trial) -> None:
     pack = Pack.load(run)
     book = Path(options.answers) if options.answers else run / "answers.jsonl"
     if options.action == "serve":
-        from aaca.annotate.book import AnswerBook
         from aaca.annotate.web.server import serve
 
         serve(pack, AnswerBook(book), options.port)
@@ -54,10 +54,16 @@ def job(trial: Trial) -> None:
     if options.action == "import":
         if not file.is_file():
             raise ConfigError(f"file: no file {file}; expected answers as {options.format}")
-        found = READERS[options.format](file.read_text(encoding="utf-8"), str(file), pack.tasks)
+        try:
+            text = file.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"file: {file} is not UTF-8 ({error.reason}); save it as such") from error
+        found = READERS[options.format](text, str(file), pack.tasks)
         check_answers(found, pack.tasks, str(file))
-        kept = load_lines(book, Answer) if book.is_file() else []
-        save_lines(book, list({(answer.task_id, answer.annotator): answer for answer in [*kept, *found]}.values()))
+        owned = AnswerBook(book)
+        for answer in found:
+            owned.add(answer)
+        owned.close()
         print(f"{len(found)} answers read, {book}")
         return
     if options.format == "label_studio":  # tasks go there, answers come back
@@ -67,7 +73,7 @@ def job(trial: Trial) -> None:
         return
     if not book.is_file():
         raise ConfigError(f"answers: no file {book}; expected the answers of `aaca annotate`")
-    answers = load_lines(book, Answer)
+    answers = list({(answer.task_id, answer.annotator): answer for answer in load_lines(book, Answer)}.values())
     write_text(file, to_csv(answers) if options.format == "csv" else to_scale(answers))
     print(f"{len(answers)} answers in {file}")
 

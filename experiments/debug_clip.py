@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,6 +39,11 @@ class Looking:
             raise ConfigError("clip: missing, and concepts or annotator need it; choose one: clip=tiny")
         return self.options.clip
 
+    def fingerprint(self) -> dict[str, Any]:
+        """What its vectors depend on besides images: the model, and on what they are computed."""
+        trainer = self.options.trainer
+        return {**self.clip.fingerprint(), "precision": trainer.precision, "accelerator": trainer.device_kind}
+
     def vectors(self, key: str, table: ImageTable, what: str) -> Scored:
         """Unit vectors of `table` (the rows that `what` names of what `key` stands for)."""
         options, classes = self.options, self.benchmark.classes
@@ -47,8 +53,7 @@ class Looking:
             every = options.resume.every
             extract_features(model, table, folder, options.trainer, CLIP_BATCH, label=f"clip {what}", every=every)
 
-        inputs = {"clip": self.clip.fingerprint(), "images": key, "rows": what, "classes": list(classes)}
-        inputs |= {"precision": options.trainer.precision, "accelerator": options.trainer.device_kind}
+        inputs = {"clip": self.fingerprint(), "images": key, "rows": what, "classes": list(classes)}
         stage = self.cache.stage("vectors", inputs, make, what, together=True)
         return FeatureStore(stage.folder).scored()
 
@@ -66,11 +71,17 @@ class Look:
 
     def __post_init__(self) -> None:
         owner = self.looking
-        self._images = owner.vectors(owner.benchmark_key, owner.benchmark.split(self.split), self.split)
+        self._images, self._audit = (
+            owner.vectors(owner.benchmark_key, owner.benchmark.split(split), split) for split in (self.split, "audit")
+        )
 
     @cached_property
     def _model(self) -> ImageText:
         return self.looking.clip.load()
+
+    def reference(self) -> np.ndarray:
+        """Vectors `[R, D]` of the audit images."""
+        return self._audit.embeddings
 
     def images(self, table: ImageTable) -> np.ndarray:
         """Vectors `[N, D]` of the split's images."""

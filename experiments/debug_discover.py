@@ -20,6 +20,7 @@ from aaca.data.features import FeatureStore, Scored
 from aaca.data.table import ImageTable
 from aaca.discover.attribution.base import contrast
 from aaca.discover.attribution.describe import Maps, Without
+from aaca.discover.concepts.base import View
 from aaca.discover.concepts.table import ConceptTable
 from aaca.discover.evidence import Audited, EvidenceRules, Shares, evidence_of, groups_of, shares_of
 from aaca.discover.reanalysis import Looks, reanalyse
@@ -58,6 +59,7 @@ class DiscoverStages:
         self.table: ImageTable = self.benchmark.split("audit")
         self.looking = Looking(self.options, self.cache, self.benchmark_key, self.benchmark)
         self.cells = self.parts.attribution.cells(self.classifier)
+        self.view = View(self.classifier.image_size, self.cells)
         self.kept: dict[str, Path] = {}  # what a run's folder shows of all this: name → file
 
     def maps(self, weights: Stage, classifier: Classifier, audit: Scored) -> tuple[str, np.ndarray]:
@@ -69,7 +71,8 @@ class DiscoverStages:
         targets = np.stack([audit.predictions, audit.labels], axis=1)
 
         def make(folder: Path) -> None:
-            self._extract(self.table, folder, Maps(classifier, parts.attribution, targets, audit.logits))
+            describe = Maps(classifier, parts.attribution, targets, audit.logits)
+            self._extract(classifier, self.table, folder, describe)
 
         inputs = {"weights": weights.key, "benchmark": self.benchmark_key, "rows": "audit"}
         stage = self.cache.stage("maps", {**inputs, "attribution": identity(parts.attribution)}, make, together=True)
@@ -82,14 +85,14 @@ class DiscoverStages:
         look = self.looking.at(split) if source.needs_clip else None
 
         def make(folder: Path) -> None:
-            source.find(table, self.cells, look, places=split == "audit").save(folder)
+            source.find(table, self.view, look, places=split == "audit").save(folder)
 
         inputs = {
             "benchmark": self.benchmark_key,
             "rows": split,
             "source": {**identity(source), **source.fingerprint()},
-            "cells": self.cells,
-            "clip": self.looking.clip.fingerprint() if source.needs_clip else None,
+            "view": vars(self.view),
+            "clip": self.looking.fingerprint() if source.needs_clip else None,
         }
         stage = self.cache.stage("concepts", inputs, make, split)
         return stage.key, ConceptTable.load(stage.folder, len(table))
@@ -108,7 +111,7 @@ class DiscoverStages:
 
         def make(folder: Path) -> None:
             masks = concept_masks(audited.concepts, pairs, shares.names, self.cells)
-            self._extract(table, folder, Without(self.classifier, masks))
+            self._extract(self.classifier, table, folder, Without(self.classifier, masks))
 
         inputs = {"made of": list(keys), "rules": vars(rules), "seed": seed, "most": BLURRED}
         stage = self.cache.stage("effects", inputs, make, together=True)
@@ -116,11 +119,12 @@ class DiscoverStages:
         found[rows, columns] = audited.confidence[rows] - after
         return stage.key, found
 
-    def _extract(self, table: ImageTable, folder: Path, describe: Describe) -> None:
+    def _extract(self, classifier: Classifier, table: ImageTable, folder: Path, describe: Describe) -> None:
+        # `classifier` is what `describe` asks: the loop brings it, and so both, to the device
         options = self.options
         label, every = folder.parent.name, options.resume.every
         extract_features(
-            self.classifier, table, folder, options.trainer, MAP_BATCH, label=label, every=every, describe=describe
+            classifier, table, folder, options.trainer, MAP_BATCH, label=label, every=every, describe=describe
         )
 
     def _seed(self) -> int:
@@ -153,7 +157,7 @@ class DiscoverStages:
         stage = self.cache.stage("evidence", inputs, make)
         return stage, pd.read_parquet(stage.folder / EVIDENCE), audited, shares
 
-    def tasks(self, evidence: Stage, audited: Audited, shares: Shares) -> tuple[Stage, list[Task]]:
+    def tasks(self, evidence: Stage, frame: pd.DataFrame, audited: Audited, shares: Shares) -> tuple[Stage, list[Task]]:
         """What annotators are shown."""
         config, kinds = self.parts.tasks, audited.concepts.kinds()
 
@@ -170,17 +174,18 @@ class DiscoverStages:
                 predicted_share=shares.predicted,
                 true_share=shares.true,
                 area=shares.area,
+                suspicion=suspicion(frame, audited.classes, shares.names),
             )
             listed = make_tasks(shown, config.failures, config.controls, self._seed())
             rows = {name: row for row, name in enumerate(self.table.ids)}
             write_pack(
                 folder,
                 listed,
-                lambda name: self.table.image(rows[name]),
+                lambda name: self.view.of(self.table.image(rows[name])),
                 lambda name: overlays(audited.maps[rows[name]]),
             )
 
-        inputs = {"evidence": evidence.key, "config": vars(config), "seed": self._seed()}
+        inputs = {"evidence": evidence.key, "config": vars(config), "view": vars(self.view), "seed": self._seed()}
         stage = self.cache.stage("tasks", inputs, make)
         return stage, load_lines(stage.folder / TASKS, Task)
 
@@ -199,11 +204,12 @@ class DiscoverStages:
                 clip=self.looking.clip.load() if annotator.needs_clip else None,
             )
             save_lines(folder / ANSWERS, annotator.answer_all(listed, knowledge, self._seed()))
+            load_lines(folder / ANSWERS, Answer)
 
         inputs = {
             "tasks": tasks.key,
             "annotator": {**identity(annotator), **annotator.fingerprint()},
-            "clip": self.looking.clip.fingerprint() if annotator.needs_clip else None,
+            "clip": self.looking.fingerprint() if annotator.needs_clip else None,
             "seed": self._seed(),
         }
         stage = self.cache.stage("answers", inputs, make)
@@ -212,7 +218,7 @@ class DiscoverStages:
     def concept_sets(self) -> tuple[Stage, ConceptSets]:
         """The verdict: what confounds each class and what is valid for it, and who decided."""
         evidence, frame, audited, shares = self.evidence()
-        tasks, listed = self.tasks(evidence, audited, shares)
+        tasks, listed = self.tasks(evidence, frame, audited, shares)
         answers, given = self.answers(tasks, listed, audited, shares)
         annotator, rules = self.parts.annotator, self.parts.votes
 
@@ -222,6 +228,7 @@ class DiscoverStages:
             found_by = f"{type(self.parts.attribution).__name__} × {type(self.parts.concepts).__name__}"
             meta = {"annotator": who, "discovery": found_by, "seed": self.options.seed, "f0": self.f0.key[:16]}
             ConceptSets(verdicts.classes, meta).save(folder / SETS)
+            ConceptSets.load(folder / SETS, self.benchmark.classes)  # published only if it can be read again
             write_verdicts(folder, verdicts)
 
         inputs = {"answers": answers.key, "evidence": evidence.key, "votes": vars(rules), "who": annotator.name}
@@ -245,6 +252,17 @@ class DiscoverStages:
 
         inputs = {"maps": map_key, "concept_sets": self.kept[SETS].parent.name}
         self.kept[REANALYSIS] = self.cache.stage("reanalysis", inputs, make).folder / REANALYSIS
+
+
+def suspicion(evidence: pd.DataFrame, classes: Sequence[str], names: Sequence[str]) -> np.ndarray:
+    """How much each concept is suspected of misleading about each class, `[K, C]`: its best score or log odds."""
+    found = np.zeros((len(classes), len(names)))
+    scores = evidence[["S_conf", "S_rely", "log_odds"]].max(axis=1)
+    for true, concept, score in zip(evidence["class"], evidence["concept"], scores, strict=True):
+        if true in classes:
+            place = classes.index(true), names.index(concept)
+            found[place] = max(found[place], score)
+    return found
 
 
 def overlays(maps: np.ndarray) -> dict[str, np.ndarray]:

@@ -29,6 +29,10 @@ def show_plan(trial: Trial) -> None:
         print(f"{options.method.name}: nothing is generated; {_source(config.candidates, config.per_class)}")
         return
     parts = options.generation()
+    if options.discovers:
+        print(f"{options.method.name}: what is asked for depends on what this run finds out about f0: {parts.prompts}")
+        print(f"{config.asked} images a class are drawn; filters and selector leave at most {config.per_class}")
+        return
     classes = options.dataset.class_names()
     if classes is None:
         with TemporaryDirectory(prefix="aaca-plan-") as scratch:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from aaca.annotate.agreement import krippendorff_alpha
 from aaca.annotate.task import Answer
-from aaca.concepts.concept_sets import ClassConcepts, Concept, ConceptKind
+from aaca.concepts.concept_sets import ClassConcepts, Concept, ConceptKind, normal
 from aaca.runtime.errors import ConfigError
 
 HIGHEST = 5  # relevance
@@ -57,38 +57,26 @@ class Verdicts:
     counts: dict[str, int] = field(default_factory=dict)
 
 
-def normal(name: str) -> str:
-    """A name as it is counted: lower case, one space, no article."""
-    words = name.lower().split()
-    return " ".join(words[1:] if len(words) > 1 and words[0] in ("a", "an", "the") else words)
-
-
 def aggregate(
     answers: Sequence[Answer],
     evidence: pd.DataFrame,
     rules: VoteRules,
     classes: Sequence[str],
-    synonyms: Mapping[str, str] | None = None,
 ) -> Verdicts:
-    """Verdicts of all classes. `evidence`: its table; `synonyms`: name → the name it is counted as."""
-    same = {normal(name): normal(other) for name, other in (synonyms or {}).items()}
-
-    def counted(name: str) -> str:
-        return same.get(normal(name), normal(name))
-
+    """Verdicts of all classes. `evidence`: its table."""
     mislabelled = _mislabelled(answers)
     usable = [answer for answer in answers if answer.image_id not in mislabelled and answer.flag != "cannot tell"]
     relevance: dict[tuple[str, str], list[float]] = defaultdict(list)
     people: dict[tuple[str, str], set[str]] = defaultdict(set)
     valid: dict[tuple[str, str], int] = defaultdict(int)
-    kinds: dict[str, ConceptKind] = dict(zip(evidence["concept"], evidence["kind"], strict=True))
+    kinds: dict[str, ConceptKind] = dict(zip(map(normal, evidence["concept"]), evidence["kind"], strict=True))
     for answer in usable:
         if answer.content and answer.relevance is not None:
-            key = (answer.class_, counted(answer.content))
+            key = (answer.class_, normal(answer.content))
             relevance[key].append(answer.relevance)
             people[key].add(answer.annotator)
             kinds.setdefault(key[1], answer.type)
-        for name in {counted(name) for name in answer.valid}:
+        for name in {normal(name) for name in answer.valid}:
             valid[answer.class_, name] += 1
             people[answer.class_, name].add(answer.annotator)
     everybody = len({answer.annotator for answer in usable})

@@ -1,5 +1,6 @@
 """`AnswerBook`: the file of answers while people write into it: append-only, one answer a line, on the disk at once."""
 
+import json
 import os
 import threading
 from pathlib import Path
@@ -35,9 +36,16 @@ class AnswerBook:
             return
         content = self.path.read_bytes()
         whole = content.rfind(b"\n") + 1
-        if whole != len(content):
+        if whole == len(content):
+            return
+        try:
+            json.loads(content[whole:])
+        except ValueError:
             with self.path.open("r+b") as file:
                 file.truncate(whole)
+        else:  # an editor left the last line without its end
+            with self.path.open("ab") as file:
+                file.write(b"\n")
 
     def add(self, answer: Answer) -> None:
         """Write the answer to the disk. Raises `DataError` when the disk does not take it; then nothing is kept."""

@@ -27,6 +27,7 @@ class Shown:
     predicted_share: np.ndarray
     true_share: np.ndarray
     area: np.ndarray
+    suspicion: np.ndarray  # [K, C] of classes and concepts: the order of concepts whose places are not known
 
 
 def make_tasks(shown: Shown, failures: int, controls: int, seed: int) -> list[Task]:
@@ -53,7 +54,8 @@ def _spread(shown: Shown, label: int) -> list[int]:
 
 def _task(shown: Shown, row: int, kind: str, controls: tuple[str, ...]) -> Task:
     there = np.flatnonzero(shown.present[row])
-    order = there[np.argsort(-np.nan_to_num(shown.predicted_share[row, there], nan=0.0), kind="stable")]
+    share, suspected = shown.predicted_share[row, there], shown.suspicion[shown.labels[row], there]
+    order = there[np.lexsort((-suspected, -np.nan_to_num(share, nan=0.0)))]
     candidates = tuple(
         Candidate(
             str(shown.names[column]),

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from aaca.annotate.task import Task, load_lines, save_lines
+from aaca.annotate.task import Task, load_lines, save_lines, to_line
 from aaca.runtime.errors import DataError
-from aaca.runtime.files import write_text
+from aaca.runtime.files import digest, write_text
 
 TASKS, PICTURES = "tasks.jsonl", "pictures.jsonl"
 OVERLAYS = ("predicted", "true", "contrast")
@@ -26,6 +26,10 @@ class Pack:
 
     tasks: list[Task]
     pictures: list[dict[str, object]]
+
+    def fingerprint(self) -> str:
+        """Tells these tasks from those of any other run."""
+        return digest([to_line(task) for task in self.tasks])[:16]
 
     @classmethod
     def load(cls, folder: Path) -> "Pack":

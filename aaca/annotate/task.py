@@ -6,13 +6,23 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from aaca.concepts.concept_sets import LONGEST, ConceptKind
 from aaca.runtime.errors import DataError
 from aaca.runtime.files import write_text
 
 Flag = Literal["", "label wrong", "ambiguous image", "cannot tell"]
+
+
+def _printable(name: str) -> str:
+    name = " ".join(name.split())
+    if not name.isprintable():
+        raise ValueError("expected printable characters")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_printable), Field(min_length=1, max_length=LONGEST)]
 Relevance = Annotated[float, Field(ge=1, le=5)]
 MOST_VALID = 5
 
@@ -61,9 +71,9 @@ class Answer:
     rival: str
     image_id: str
     type: ConceptKind
-    content: Annotated[str, Field(max_length=LONGEST)]
+    content: Annotated[str, AfterValidator(_printable), Field(max_length=LONGEST)]
     relevance: Relevance | None
-    valid: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=LONGEST)], ...], Field(max_length=MOST_VALID)]
+    valid: Annotated[tuple[Name, ...], Field(max_length=MOST_VALID)]
     flag: Flag = ""
     seconds: Annotated[float, Field(ge=0)] = 0.0
     ts: str = ""
@@ -128,8 +138,9 @@ def check_answers(answers: Sequence[Answer], tasks: Sequence[Task], where: str) 
         task = known.get(answer.task_id)
         if task is None:
             raise DataError(f"{where}: an answer to task {answer.task_id!r}, which is none of these {len(tasks)} tasks")
-        if (answer.image_id, answer.class_) != (task.image_id, task.class_):
+        rival = "" if task.predicted == task.class_ else task.predicted
+        if (answer.image_id, answer.class_, answer.rival) != (task.image_id, task.class_, rival):
             raise DataError(
                 f"{where}: task {answer.task_id!r} is about {task.image_id!r} ({task.class_}); the answer speaks of "
-                f"{answer.image_id!r} ({answer.class_})"
+                f"{answer.image_id!r} ({answer.class_}, taken for {answer.rival or answer.class_})"
             )

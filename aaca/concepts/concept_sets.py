@@ -99,6 +99,12 @@ HEADER = """\
 """
 
 
+def normal(name: str) -> str:
+    """A name as it is counted: lower case, one space, no article."""
+    words = name.lower().split()
+    return " ".join(words[1:] if len(words) > 1 and words[0] in ("a", "an", "the") else words)
+
+
 def _entry(concept: Concept) -> dict[str, Any]:
     kept = {name: value for name, value in asdict(concept).items() if value not in (None, "")}
     return {name: round(value, 4) if isinstance(value, float) else value for name, value in kept.items()}
@@ -110,6 +116,9 @@ def _read_class(node: Any, where: str, classes: Sequence[str]) -> ClassConcepts:
     for verdict in node:
         if verdict not in VERDICTS:
             raise DataError(f"{where}.{verdict}: unknown key; {nearest(str(verdict), VERDICTS)}")
+    for verdict, entries in node.items():
+        if entries is not None and not isinstance(entries, list):
+            raise DataError(f"{where}.{verdict}: {entries!r}; expected a list of concepts")
     read = {
         verdict: tuple(
             _read_concept(entry, f"{where}.{verdict}[{index}]", classes) for index, entry in enumerate(entries or [])

@@ -50,7 +50,7 @@ class StampScenes(BenchmarkSource):
         p_audit: the same for the audit split.
         stray: how often classes without a concept bug show a planted co-object where the slice is biased.
         masks: splits of which `<split>.masks.npy` is written too, uint8 `[N, 4, S, S]`: backdrop, ground, object,
-            co-object; sums to 255. The analysis of failures looks at those of audit (`concepts=gt`).
+            co-object; sums to 255. None: of audit, for `concepts=gt`.
         seed: of all choices.
         workers: processes that render; the images do not depend on it.
 
@@ -71,7 +71,7 @@ class StampScenes(BenchmarkSource):
         workers: int = 2,
     ) -> None:
         self.image_size, self.seed, self.workers, self.stray = image_size, seed, workers, stray
-        self.masks = sorted(set(masks or []))
+        self.masks = sorted(set(["audit"] if masks is None else masks))
         for split in self.masks:
             if split not in PER_CLASS:
                 raise ConfigError(f"dataset.masks: no split {split!r}; {nearest(split, PER_CLASS)}")

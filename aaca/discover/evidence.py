@@ -39,7 +39,8 @@ MEANINGS = {
     "S_rely": "reliance score: share on the concept in controls × log odds of lacking it, 0 where q_lacking is not "
     "below the limit: f0 is right where it is there and wrong where it is not",
     "S_val": "valid score of a concept for the class: its share in controls × log of how special it is to the class",
-    "confounder": "whether S_conf, rho and effect together say: it makes the model say the rival, by a data bug",
+    "confounder": "whether S_conf, rho and, of a concept with a place, effect together say: it makes the model say the "
+    "rival, by a data bug",
     "relied_on": "whether S_rely and the training data together say: the class is known by it, by a data bug",
 }
 """The columns of the table of evidence, in words."""
@@ -168,7 +169,7 @@ def evidence_of(audited: Audited, rules: EvidenceRules, seed: int, effects: np.n
     frame["q"] = frame.groupby("class")["p"].transform(lambda p: false_discovery_control(p.to_numpy()))
     weight = frame["share"].where(frame["share"].notna(), frame["in_failures"])
     frame["S_conf"] = np.where(frame["q"] < rules.q, weight * frame["log_odds"].clip(lower=0), 0.0)
-    moves = frame["effect"].isna() | (frame["effect"] > rules.effect)
+    moves = (frame["effect"] > rules.effect) | (frame["area"].isna() | (effects is None))
     frame["q_lacking"] = frame.groupby("class")["p_lacking"].transform(lambda p: false_discovery_control(p.to_numpy()))
     weight = frame["share_control"].where(frame["share_control"].notna(), 1 - frame["lacking_control"])
     frame["S_rely"] = np.where(frame["q_lacking"] < rules.q, weight * frame["log_odds_lacking"].clip(lower=0), 0.0)

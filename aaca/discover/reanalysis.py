@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from aaca.concepts.concept_sets import ConceptSets
+from aaca.concepts.concept_sets import ConceptSets, normal
 
 COLUMNS = {
     "class": "true class of the images",
@@ -40,14 +40,15 @@ def reanalyse(
     after: Looks,
 ) -> pd.DataFrame:
     """One row a class and concept of its sets, with the columns of `COLUMNS`. `present`: bool `[N, C]`."""
+    places = {normal(name): column for column, name in enumerate(names)}
     rows = []
     for label, name in enumerate(classes):
         own = sets.of(name)
         for verdict, concepts in (("confounded", own.confounded), ("valid", own.valid)):
             for concept in concepts:
-                if concept.name not in names:
+                if normal(concept.name) not in places:
                     continue  # named by people, seen by no concept source
-                column = names.index(concept.name)
+                column = places[normal(concept.name)]
                 images = np.flatnonzero((labels == label) & present[:, column])
                 if not len(images):
                     continue

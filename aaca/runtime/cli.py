@@ -51,7 +51,13 @@ def _quoted(item: str) -> str:
     """`key=path` with the path in quotes where it exists and Hydra would stumble over it (run folders hold = and ,)."""
     key, _, value = item.partition("=")
     stumbles = any(sign in value for sign in "=,") and "'" not in value and value[:1] not in '"[{'
-    return f"{key}='{value}'" if stumbles and Path(value).exists() else item
+    if not stumbles or item.startswith("-"):
+        return item
+    try:
+        there = Path(value).exists()
+    except OSError:  # longer than any name may be
+        return item
+    return f"{key}='{value}'" if there else item
 
 
 def overview() -> str:

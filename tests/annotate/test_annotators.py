@@ -36,7 +36,10 @@ def shown(n=60, seed=0):
     ids = np.array([f"image/{row:03d}" for row in range(n)], dtype=object)
     kinds = ["object", "background", "object", "background"]
     confidence = rng.random(n)
-    return Shown(ids, CLASSES, labels, predictions, confidence, NAMES, kinds, present, predicted, predicted, predicted)
+    suspicion = np.zeros((2, 4))
+    return Shown(
+        ids, CLASSES, labels, predictions, confidence, NAMES, kinds, present, predicted, predicted, predicted, suspicion
+    )
 
 
 def test_failures_come_surest_first_and_are_told_from_controls():
@@ -57,10 +60,20 @@ def test_failures_come_surest_first_and_are_told_from_controls():
     assert make_tasks(world, 4, 3, seed=0) == tasks and make_tasks(world, 4, 3, seed=1) != tasks
 
 
+def test_where_places_are_not_known_the_most_suspicious_comes_first():
+    world = shown()
+    suspicion = np.array([[0.0, 0.2, 0.0, 0.9], [0.0, 0.9, 0.0, 0.2]])
+    blind = replace(world, predicted_share=np.full_like(world.predicted_share, np.nan), suspicion=suspicion)
+    for task in make_tasks(blind, 5, 5, 0):
+        ranks = [suspicion[CLASSES.index(task.class_), NAMES.index(candidate.name)] for candidate in task.candidates]
+        assert ranks == sorted(ranks, reverse=True) and highlighted(task).name in ("sand", "grass")
+
+
 def test_rivals_take_turns():
     classes = (*CLASSES, "fish")
     predictions = np.where(np.arange(60) < 50, 1, 2)
     many = replace(shown(), classes=classes, labels=np.zeros(60, dtype=int), predictions=predictions)
+    many = replace(many, suspicion=np.zeros((3, 4)))
     seen = [task.predicted for task in make_tasks(many, failures=6, controls=0, seed=0)]
     assert seen == ["mammal", "fish"] * 3
 
@@ -169,7 +182,7 @@ def test_replay_gives_what_people_said_once_each(tmp_path):
     save_lines(file, [*answers, second])
     given = Replay(str(file)).answer_all(tasks, KNOWLEDGE, 0)
     assert len(given) == len(tasks) and next(a for a in given if a.task_id == second.task_id).relevance == 4
-    assert Replay(str(file)).name == "oracle" and not Replay(str(file)).simulated
+    assert Replay(str(file)).name == "simulated oracle" and Replay(str(file)).simulated  # a stand-in stays one
     with pytest.raises(DataError, match="none of these 2 tasks"):
         Replay(str(file)).answer_all(tasks[:2], KNOWLEDGE, 0)
     with pytest.raises(ConfigError, match=r"annotator.file: no file"):

@@ -55,6 +55,15 @@ def test_half_a_line_of_a_killed_writer_is_cut_off_and_no_more(tmp_path):
     assert [a.task_id for a in load_lines(path, Answer)] == ["failure/1", "failure/3"]
 
 
+def test_a_last_line_that_an_editor_left_without_its_end_is_kept(tmp_path):
+    path = tmp_path / "answers.jsonl"
+    path.write_text(to_line(answer(1)) + "\n" + to_line(answer(2)))
+    book = AnswerBook(path)
+    book.add(answer(3))
+    book.close()
+    assert [a.image_id for a in load_lines(path, Answer)] == ["1", "2", "3"]
+
+
 def test_kill_minus_nine_loses_no_confirmed_answer(tmp_path):
     script = (
         "import sys; from pathlib import Path; from aaca.annotate.book import AnswerBook\n"

@@ -55,6 +55,8 @@ def test_by_hand_names_are_enough(tmp_path):
         ("meta: {annotator: me}\nclasses: {bird: {valid: [{kind: object}]}}", r"valid\[0\].name"),
         ("meta: {annotator: me}\nclasses: {bird: {valid: [{name: x, kind: thing}]}}", r"valid\[0\].kind: .*'thing'"),
         ("meta: {annotator: me}\nclasses: {bird: {valid: [{name: x, score: much}]}}", r"valid\[0\].score: .*'much'"),
+        ("meta: {annotator: me}\nclasses: {bird: {valid: grass}}", "bird.valid: 'grass'; expected a list"),
+        ("meta: {annotator: me}\nclasses: {bird: {valid: 5}}", "bird.valid: 5; expected a list"),
         ("meta: {annotator: me}\nclasses: {bird: {valid: ['']}}", r"valid\[0\].name: ''"),
         ('meta: {annotator: me}\nclasses: {bird: {valid: ["a\\nb"]}}', r"valid\[0\].name: "),
         ("meta: {annotator: me}\nclasses: {bird: {confounded: [{name: x, rival: cow}]}}", "rival: no class 'cow'"),

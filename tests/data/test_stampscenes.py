@@ -139,7 +139,7 @@ def test_workers_and_counts_do_not_change_an_image(built, tmp_path, monkeypatch)
 
 def test_without_bugs_there_is_one_slice_and_no_group_but_the_class(tmp_path):
     counts = dict.fromkeys(SMALL, 2)
-    benchmark = StampScenes(image_size=16, per_class=counts, bugs=[], workers=1).build(tmp_path)
+    benchmark = StampScenes(image_size=16, per_class=counts, bugs=[], masks=[], workers=1).build(tmp_path)
     frame = benchmark.table.frame
     assert benchmark.confounders == [] and set(frame["group"]) == set(benchmark.classes)
     assert set(frame.loc[frame["split"] == "test", "slice"]) == {"balanced"}
@@ -152,7 +152,7 @@ def test_fingerprint_follows_what_matters():
     for change in (
         {"seed": 1},
         {"p_pool": 0.7},
-        {"masks": ["audit"]},
+        {"masks": []},
         {"bugs": []},
         {"stray": 0.1},
         {"image_size": 32},

@@ -7,6 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from aaca.annotate.book import AnswerBook
+from aaca.annotate.exchange import to_csv
 from aaca.annotate.task import Answer, Task, load_lines, save_lines
 from aaca.concepts.concept_sets import ConceptSets
 from tests.jobs.conftest import Run, command
@@ -98,12 +100,30 @@ def test_tasks_go_out_as_files_and_answers_come_back(discovered, run: Run, tmp_p
         (("method=aaca", "evidence.q=2.0"), "evidence.q: 2.0; expected a share"),
         (("method=aaca", "votes.confounded=4.0"), "votes.confounded, votes.valid: 4.0, 3.5"),
         (("method=aaca", "attribution=occlusion", "attribution.cells=1"), "attribution.cells: 1; expected 2…64"),
+        (("method=aaca", "attribution=grad_attn"), "attribution: grad_attn needs a vision transformer"),
         (("method=aaca", "prompts.file=none.yaml"), "prompts.file: no file none.yaml"),
     ],
 )
 def test_mistakes_are_said_before_any_work(run: Run, tmp_path, arguments, message):
     status, said = run("debug", *arguments, *SMOKE, f"paths.root={tmp_path}")
     assert status != 0 and message in " ".join(said.split()) and not list(tmp_path.glob("stages/*"))
+
+
+def test_a_dry_run_says_what_it_cannot_know_yet(run: Run, tmp_path):
+    status, said = run("debug", "method=aaca", "--dry-run", *SMOKE, f"paths.root={tmp_path}")
+    assert status == 0 and "valid 50%, decorrelate 35%, rival_without 15%" in said and "30 images a class" in said
+
+
+def test_answers_are_not_imported_under_a_running_server(discovered, run: Run, tmp_path):
+    found = folder(discovered)
+    answers = load_lines(found / "answered.jsonl", Answer)
+    (tmp_path / "a.csv").write_text(to_csv(answers), encoding="utf-8-sig")
+    arguments = ("annotate", "import", f"run={found}", f"file={tmp_path}/a.csv", f"answers={tmp_path}/b.jsonl")
+    book = AnswerBook(tmp_path / "b.jsonl")
+    status, said = run(*arguments)
+    assert status != 0 and "somebody else is writing" in " ".join(said.split())
+    book.close()
+    assert run(*arguments)[0] == 0 and len(load_lines(tmp_path / "b.jsonl", Answer)) == len(answers)
 
 
 def test_without_tasks_there_is_nothing_to_annotate(run: Run, tmp_path):

@@ -10,6 +10,9 @@ import numpy as np
 from aaca.annotate.task import Answer, Candidate, Task
 from aaca.models.zero_shot import ImageText
 
+SIMULATED = "simulated"
+"""The first word of the name of whoever is no person."""
+
 
 @dataclass(frozen=True)
 class Knowledge:
@@ -58,10 +61,10 @@ def highlighted(task: Task) -> Candidate | None:
 
 
 def answer(task: Task, annotator: str, seen: Candidate | None, relevance: float | None, valid: Sequence[str]) -> Answer:
-    """An answer with the task's own fields filled in."""
+    """A stand-in's answer with the task's own fields filled in; its name says that it is none of a person."""
     return Answer(
         task_id=task.task_id,
-        annotator=annotator,
+        annotator=f"{SIMULATED} {annotator}",
         class_=task.class_,
         rival="" if task.predicted == task.class_ else task.predicted,
         image_id=task.image_id,

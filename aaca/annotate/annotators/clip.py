@@ -22,6 +22,8 @@ class ClipAnnotator(Annotator):
     def answer_all(self, tasks: Sequence[Task], knowledge: Knowledge, seed: int) -> list[Answer]:
         """One answer a task."""
         assert knowledge.clip is not None
+        if not knowledge.names:  # nothing could be named in any image
+            return [answer(task, self.name, None, None, ()) for task in tasks]
         texts = knowledge.clip.text_vectors([with_article(name) for name in knowledge.names])
         named = knowledge.clip.text_vectors([with_article(name) for name in knowledge.classes])
         ranks = (named @ texts.T).argsort(axis=1).argsort(axis=1)  # 0: farthest

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from aaca.annotate.aggregate import normal
 from aaca.annotate.annotators.base import Annotator, Knowledge, answer, highlighted
 from aaca.annotate.task import MOST_VALID, Answer, Candidate, Task
+from aaca.concepts.concept_sets import normal
 from aaca.runtime.errors import ConfigError, DataError
 from aaca.runtime.seeding import purpose_seed
 

@@ -18,13 +18,20 @@ def task_entry(task: Task) -> dict[str, Any]:
 
 
 def render(
-    nonce: str, token: str, tasks: Sequence[Mapping[str, Any]] | None, pictures: Sequence[Mapping[str, Any]] | None
+    nonce: str,
+    token: str,
+    pack: str,
+    tasks: Sequence[Mapping[str, Any]] | None = None,
+    pictures: Sequence[Mapping[str, Any]] | None = None,
 ) -> str:
-    """The page. With tasks and pictures it needs no server, and keeps answers in the browser until they are saved."""
+    """The page for the pack of that fingerprint.
+
+    With tasks and pictures it needs no server, and keeps answers in the browser until they are saved.
+    """
     environment = Environment(
         loader=PackageLoader("aaca.annotate.web", "."), autoescape=True, undefined=StrictUndefined
     )
-    data = {"token": token, "tasks": tasks, "pictures": pictures}
+    data = {"token": token, "pack": pack, "tasks": tasks, "pictures": pictures}
     return environment.get_template("page.html.j2").render(nonce=nonce, data=_inside_script(data))
 
 
@@ -36,4 +43,5 @@ def _inside_script(value: Any) -> str:
 
 def static_page(pack: Pack) -> str:
     """All tasks in one HTML file that opens from disk."""
-    return render(nonce="static", token="", tasks=[task_entry(task) for task in pack.tasks], pictures=pack.pictures)
+    tasks = [task_entry(task) for task in pack.tasks]
+    return render(nonce="static", token="", pack=pack.fingerprint(), tasks=tasks, pictures=pack.pictures)

@@ -25,6 +25,7 @@ PRIVATE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Re
 def make_app(pack: Pack, book: AnswerBook, port: int, token: str) -> Starlette:
     """The application. Every request needs the token, this host, and, where it says one, this origin."""
     hosts = {f"{name}:{port}" for name in (HOST, "localhost")}
+    which = pack.fingerprint()
     places = {task.task_id: task for task in pack.tasks}
 
     def refusal(request: Request, given: str) -> Response | None:
@@ -45,7 +46,7 @@ def make_app(pack: Pack, book: AnswerBook, port: int, token: str) -> Starlette:
         )
         refused = refusal(request, request.query_params.get("token", ""))
         headers = {**PRIVATE, "Content-Security-Policy": policy}
-        return refused or HTMLResponse(render(nonce=nonce, token=token, tasks=None, pictures=None), headers=headers)
+        return refused or HTMLResponse(render(nonce=nonce, token=token, pack=which), headers=headers)
 
     async def read(request: Request) -> Any:
         body = b""

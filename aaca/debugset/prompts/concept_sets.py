@@ -1,6 +1,6 @@
 """`FromConceptSets`: prompts that show a class with what is valid for it, and break what confounds it (AACA)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,11 @@ class FromConceptSets(PromptWriter):
 
         self.needs_concepts = file is None
         self.sets: ConceptSets | None = None
+
+    def __str__(self) -> str:
+        """Its recipes and their shares."""
+        total = sum(self.weights.values())
+        return ", ".join(f"{name} {weight / total:.0%}" for name, weight in self.weights.items() if weight)
 
     def using(self, sets: ConceptSets) -> "FromConceptSets":
         """The same with these sets."""
@@ -143,8 +148,11 @@ def _neutral_places(name: str, classes: Sequence[str], sets: ConceptSets) -> lis
     )
 
 
-def _distinct(concepts: Any) -> list[Concept]:
-    return list({concept.name: concept for concept in reversed(list(concepts))}.values())[::-1]
+def _distinct(concepts: Iterable[Concept]) -> list[Concept]:
+    found: dict[str, Concept] = {}
+    for concept in concepts:
+        found.setdefault(concept.name, concept)
+    return list(found.values())
 
 
 def _prompt(label: int, valid: Concept | None, company: Concept | None, negative: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from aaca.concepts.concept_sets import ConceptKind
 from aaca.data.table import ImageTable
-from aaca.discover.concepts.base import ConceptSource, Look
+from aaca.discover.concepts.base import ConceptSource, Look, View
 from aaca.discover.concepts.table import ConceptTable
 from aaca.runtime.errors import DataError
 
@@ -24,7 +24,7 @@ KINDS: dict[str, ConceptKind] = {
 class GroundTruth(ConceptSource):
     """Reads the columns `graph` (things by role and label) and `masks` (`.npy`, uint8 `[N, 4, S, S]`)."""
 
-    def find(self, table: ImageTable, cells: tuple[int, int], look: Look | None, places: bool) -> ConceptTable:
+    def find(self, table: ImageTable, view: View, look: Look | None, places: bool) -> ConceptTable:
         """One row a thing of an image's scene graph, and one for its backdrop."""
         frame = table.frame
         if "graph" not in frame or not (frame["graph"] != "").all():
@@ -50,17 +50,20 @@ class GroundTruth(ConceptSource):
                 labels.append(label)
                 kinds.append(KINDS[role])
                 layers.append(LAYERS.index(role))
-        masks = self._masks(table, np.array(rows), np.array(layers), cells) if places else None
-        return ConceptTable.build(rows, labels, kinds, masks, len(table), cells)
+        masks = self._masks(table, np.array(rows), np.array(layers), view) if places else None
+        return ConceptTable.build(rows, labels, kinds, masks, len(table), view.cells)
 
-    def _masks(self, table: ImageTable, rows: np.ndarray, layers: np.ndarray, cells: tuple[int, int]) -> np.ndarray:
-        found = np.zeros((len(rows), *cells), dtype=np.float32)
+    def _masks(self, table: ImageTable, rows: np.ndarray, layers: np.ndarray, view: View) -> np.ndarray:
+        found = np.zeros((len(rows), *view.cells), dtype=np.float32)
         files, places = table.frame["masks"], table.frame["row"].to_numpy()
         for name in files.unique():
             array = np.load(table.root / str(name), mmap_mode="r", allow_pickle=False)
             own = np.flatnonzero((files == name).to_numpy()[rows])
             for part in np.array_split(own, max(1, len(own) // 4096)):
-                found[part] = shrunk(array[places[rows[part]], layers[part]].astype(np.float32) / 255, cells)
+                masks = array[places[rows[part]], layers[part]]
+                if masks.shape[1:] != (view.size, view.size):
+                    masks = np.stack([view.of(mask[..., None])[..., 0] for mask in masks])
+                found[part] = shrunk(masks.astype(np.float32) / 255, view.cells)
         return found
 
 

@@ -9,14 +9,14 @@ from sklearn.cluster import KMeans
 
 from aaca.concepts.concept_sets import ConceptKind
 from aaca.data.table import ImageTable
-from aaca.discover.concepts.base import ConceptSource, Look
+from aaca.discover.concepts.base import ConceptSource, Look, View
 from aaca.discover.concepts.gt import shrunk
 from aaca.discover.concepts.table import UNKNOWN, ConceptTable
 from aaca.discover.concepts.vocabulary import SHIPPED, Vocabulary
 from aaca.runtime.errors import ConfigError
 from aaca.runtime.files import file_sha256
 
-SIDE = 32  # pixels a side at which parts are found
+SIDE = 64  # pixels a side at which parts are found
 OUTSIDE = 0.35  # how much of the surroundings a crop shows: enough to see where the part is
 
 
@@ -47,7 +47,7 @@ class Segment(ConceptSource):
         """The vocabulary by content."""
         return {"words": file_sha256(Path(self.vocabulary) if self.vocabulary else SHIPPED)}
 
-    def find(self, table: ImageTable, cells: tuple[int, int], look: Look | None, places: bool) -> ConceptTable:
+    def find(self, table: ImageTable, view: View, look: Look | None, places: bool) -> ConceptTable:
         """One row a part of an image; parts of one name in an image count together wherever sums are taken."""
         assert look is not None
         words = Vocabulary.load(self.vocabulary)
@@ -56,10 +56,11 @@ class Segment(ConceptSource):
         masks: list[np.ndarray] = []
         crops: list[np.ndarray] = []
         for row in range(len(table)):
-            image = np.asarray(Image.fromarray(table.image(row)).resize((2 * SIDE, 2 * SIDE), Image.Resampling.BOX))
+            seen = Image.fromarray(view.of(table.image(row)))
+            image = np.asarray(seen.resize((SIDE, SIDE), Image.Resampling.BOX))
             for mask in parts_of(image, self.parts, self.compactness):
                 rows.append(row)
-                masks.append(shrunk(mask[None].astype(np.float32), cells)[0])
+                masks.append(shrunk(mask[None].astype(np.float32), view.cells)[0])
                 crops.append(crop_of(image, mask))
         cosines = look.crops(np.stack(crops)) @ named.T
         best = cosines.argsort(axis=1)[:, ::-1]
@@ -67,7 +68,7 @@ class Segment(ConceptSource):
         sure = cosines[at, best[:, 0]] - cosines[at, best[:, 1]] >= self.margin
         names = [words.names[place] if known else UNKNOWN for place, known in zip(best[:, 0], sure, strict=True)]
         kinds: list[ConceptKind] = [words.kinds[place] for place in best[:, 0]]
-        return ConceptTable.build(rows, names, kinds, np.stack(masks) if places else None, len(table), cells)
+        return ConceptTable.build(rows, names, kinds, np.stack(masks) if places else None, len(table), view.cells)
 
 
 def parts_of(image: np.ndarray, parts: int, compactness: float) -> list[np.ndarray]:

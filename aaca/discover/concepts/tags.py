@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 
 from aaca.data.table import ImageTable
-from aaca.discover.concepts.base import ConceptSource, Look
+from aaca.discover.concepts.base import ConceptSource, Look, View
 from aaca.discover.concepts.table import ConceptTable
 from aaca.discover.concepts.vocabulary import SHIPPED, Vocabulary
 from aaca.runtime.errors import ConfigError
@@ -14,7 +14,7 @@ from aaca.runtime.files import file_sha256
 
 
 class Tags(ConceptSource):
-    """A concept is in an image when its cosine with it is high among all images.
+    """A concept is in an image when its cosine with it is high among the audit images.
 
     Args:
         vocabulary: a YAML file of kinds and names; None: of the embedded world.
@@ -38,19 +38,20 @@ class Tags(ConceptSource):
         """The vocabulary by content."""
         return {"words": file_sha256(Path(self.vocabulary) if self.vocabulary else SHIPPED)}
 
-    def find(self, table: ImageTable, cells: tuple[int, int], look: Look | None, places: bool) -> ConceptTable:
+    def find(self, table: ImageTable, view: View, look: Look | None, places: bool) -> ConceptTable:
         """One row a concept of an image, without masks."""
         assert look is not None
         words = Vocabulary.load(self.vocabulary)
-        cosines = look.images(table) @ words.vectors(look).T
+        named = words.vectors(look)
+        cosines, reference = look.images(table) @ named.T, look.reference() @ named.T
         if self.threshold == "otsu":
-            limits = np.array([otsu(values) for values in cosines.T])
+            limits = np.array([otsu(values) for values in reference.T])
         else:
-            limits = cosines.mean(axis=0) + self.sigmas * cosines.std(axis=0)
+            limits = reference.mean(axis=0) + self.sigmas * reference.std(axis=0)
         rows, columns = np.nonzero(cosines > limits)
         names, kinds = np.array(words.names, dtype=object), np.array(words.kinds, dtype=object)
         return ConceptTable.build(
-            rows.tolist(), names[columns].tolist(), kinds[columns].tolist(), None, len(table), cells
+            rows.tolist(), names[columns].tolist(), kinds[columns].tolist(), None, len(table), view.cells
         )
 
 

@@ -7,7 +7,7 @@ from typing import get_args
 import numpy as np
 import yaml
 
-from aaca.concepts.concept_sets import ConceptKind
+from aaca.concepts.concept_sets import LONGEST, ConceptKind
 from aaca.discover.concepts.base import Look
 from aaca.runtime.errors import ConfigError, nearest
 from aaca.world.language import with_article
@@ -45,8 +45,8 @@ class Vocabulary:
             if kind not in kinds:
                 raise ConfigError(f"{key}: {path}: {kind}: no such kind; {nearest(str(kind), kinds)}")
             for entry in entries or []:
-                if not isinstance(entry, str) or not entry.strip():
-                    raise ConfigError(f"{key}: {path}: {kind}: {entry!r}; expected a name")
+                if not isinstance(entry, str) or not 0 < len(entry.strip()) <= LONGEST or not entry.isprintable():
+                    raise ConfigError(f"{key}: {path}: {kind}: {entry!r}; expected a name of 1…{LONGEST} characters")
                 if entry in names:
                     raise ConfigError(f"{key}: {path}: {entry!r} is listed twice")
                 names.append(entry)

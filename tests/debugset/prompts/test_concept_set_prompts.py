@@ -41,8 +41,8 @@ def test_decorrelate_gives_the_class_the_company_that_misleads():
     texts = asked(1, decorrelate=1.0)
     # sand makes mammals birds, and is what birds are known by: once; the ball of produce; never its own grass
     assert texts == [("a photo of {class} with fur on sand", ""), ("a photo of {class} with fur and a ball", "")]
-    others = {text for text, _ in asked(2, decorrelate=1.0)}
-    assert others == {"a photo of {class} on sand", "a photo of {class} on grass"}
+    # the worst first, however many classes blame it
+    assert asked(2, decorrelate=1.0) == [("a photo of {class} on sand", ""), ("a photo of {class} on grass", "")]
 
 
 def test_rival_without_takes_the_crutch_away():

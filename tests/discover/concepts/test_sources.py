@@ -9,6 +9,7 @@ import pytest
 from aaca.concepts.concept_sets import Concept
 from aaca.data.stampscenes import StampScenes
 from aaca.data.table import ImageTable
+from aaca.discover.concepts.base import View
 from aaca.discover.concepts.gt import GroundTruth, shrunk
 from aaca.discover.concepts.segment import Segment, crop_of, parts_of
 from aaca.discover.concepts.table import UNKNOWN, ConceptTable
@@ -20,7 +21,10 @@ COLOURS = {"sand": (200, 60, 20), "grass": (20, 180, 30), "snow": (240, 240, 255
 
 
 class Eye:
-    """Sees the mean colour of what is shown, and knows the colours' names."""
+    """Sees the mean colour of what is shown, and knows the colours' names. Its audit images: 4 of sand, 8 of grass."""
+
+    def reference(self):
+        return unit(np.array([COLOURS["sand"]] * 4 + [COLOURS["grass"]] * 8) - 128.0)
 
     def images(self, table):
         return self.crops(np.stack([table.image(row) for row in range(len(table))]))
@@ -63,7 +67,7 @@ def scenes(tmp_path_factory):
 
 def test_truth_names_what_is_there_and_masks_cover_the_image(scenes):
     audit = scenes.split("audit")
-    table = GroundTruth().find(audit, (5, 5), None, places=True)
+    table = GroundTruth().find(audit, View(40, (5, 5)), None, places=True)
     for row, graph in enumerate(audit.frame["graph"]):
         own = table.frame[table.frame["row"] == row]
         assert set(own["concept"]) == {"backdrop", *(entry["label"] for entry in json.loads(graph)["objects"])}
@@ -74,7 +78,7 @@ def test_truth_names_what_is_there_and_masks_cover_the_image(scenes):
 
 def test_areas_and_shares_are_sums_over_pixels(scenes):
     audit = scenes.split("audit")
-    table = GroundTruth().find(audit, (5, 5), None, places=True)
+    table = GroundTruth().find(audit, View(40, (5, 5)), None, places=True)
     masks = np.load(audit.root / audit.frame["masks"].iloc[0])
     names = table.names
     area = table.amounts(names)
@@ -88,16 +92,16 @@ def test_areas_and_shares_are_sums_over_pixels(scenes):
 
 
 def test_without_masks_truth_still_says_what_is_there(scenes):
-    table = GroundTruth().find(scenes.split("train"), (5, 5), None, places=False)
+    table = GroundTruth().find(scenes.split("train"), View(40, (5, 5)), None, places=False)
     assert (table.frame["mask"] == -1).all() and table.frame["area"].isna().all()
     assert np.isnan(table.amounts(table.names)[table.present(table.names)]).all()
     with pytest.raises(DataError, match=r"no masks of split train; expected dataset\.masks"):
-        GroundTruth().find(scenes.split("train"), (5, 5), None, places=True)
+        GroundTruth().find(scenes.split("train"), View(40, (5, 5)), None, places=True)
 
 
 def test_truth_of_a_dataset_that_has_none(tmp_path):
     with pytest.raises(DataError, match=r"no ground truth .*concepts=tags"):
-        GroundTruth().find(coloured(tmp_path, [("sand", "sand")]), (4, 4), None, places=True)
+        GroundTruth().find(coloured(tmp_path, [("sand", "sand")]), View(16, (4, 4)), None, places=True)
 
 
 def test_masks_shrink_to_any_grid():
@@ -108,15 +112,33 @@ def test_masks_shrink_to_any_grid():
     np.testing.assert_allclose(odd.mean(axis=(1, 2)), masks.mean(axis=(1, 2)), rtol=1e-5)
 
 
+def test_masks_are_cropped_as_the_classifier_crops_the_image(scenes):
+    audit = scenes.split("audit")
+    whole, cropped = (GroundTruth().find(audit, View(size, (4, 4)), None, places=True) for size in (40, 28))
+    assert len(whole.frame) == len(cropped.frame)  # 28 of 32 pixels, from the middle
+    places = whole.frame.index[whole.frame["concept"] == audit.frame["scene"].iloc[0]]
+    inner = np.load(audit.root / audit.frame["masks"].iloc[0])[int(audit.frame["row"].iloc[0]), 1] / 255
+    own = next(place for place in places if whole.frame["row"].iloc[place] == 0)
+    assert cropped.frame["area"].iloc[own] == pytest.approx(inner[2:38, 2:38].mean(), abs=0.03)
+
+
+def test_thresholds_come_from_the_audit_images(tmp_path, words):
+    few = coloured(tmp_path, [("grass", "grass")] * 3)  # nothing to split here
+    assert (
+        Tags(words).find(few, View(16, (4, 4)), Eye(), places=False).present(["grass", "sand"]).tolist()
+        == [[True, False]] * 3
+    )
+
+
 def test_tags_split_each_concept_s_cosines(tmp_path, words):
     names = [("sand", "sand")] * 4 + [("grass", "grass")] * 8
-    table = Tags(words).find(coloured(tmp_path, names), (4, 4), Eye(), places=True)
+    table = Tags(words).find(coloured(tmp_path, names), View(16, (4, 4)), Eye(), places=True)
     present = table.present(["grass", "sand"])
     assert present[:, 0].tolist() == [False] * 4 + [True] * 8
     assert present[:4, 1].all() and not present[4:, 1].any()
     assert (table.frame["mask"] == -1).all()
     # two deviations above the mean: what a third of the images show is never found
-    missed = Tags(words, threshold="sigma").find(coloured(tmp_path, names), (4, 4), Eye(), places=True)
+    missed = Tags(words, threshold="sigma").find(coloured(tmp_path, names), View(16, (4, 4)), Eye(), places=True)
     assert not missed.present(["sand"]).any()
 
 
@@ -135,7 +157,7 @@ def test_otsu_is_the_best_of_all_splits():
 
 def test_parts_are_found_placed_and_named(tmp_path, words):
     images = coloured(tmp_path, [("sand", "grass"), ("snow", "sand"), ("grass", "grass")])
-    table = Segment(parts=2, vocabulary=words).find(images, (4, 4), Eye(), places=True)
+    table = Segment(parts=2, vocabulary=words).find(images, View(16, (4, 4)), Eye(), places=True)
     assert table.present(["grass", "sand", "snow"]).tolist() == [
         [True, True, False],
         [False, True, True],
@@ -149,7 +171,7 @@ def test_parts_are_found_placed_and_named(tmp_path, words):
 
 def test_a_part_between_two_names_stays_unknown(tmp_path, words):
     images = coloured(tmp_path, [("sand", "grass")])
-    table = Segment(parts=2, margin=3.0, vocabulary=words).find(images, (4, 4), Eye(), places=True)
+    table = Segment(parts=2, margin=3.0, vocabulary=words).find(images, View(16, (4, 4)), Eye(), places=True)
     assert set(table.frame["concept"]) == {UNKNOWN} and table.names == []
 
 

@@ -72,8 +72,8 @@ def check_feasible(options: DebugConfig) -> None:
         if parts.generator.needs_diffusion:
             parts.diffusion.check()
         if options.discovers:
-            parts = options.discovery()
-        parts.attribution.cells(options.model.build(2, options.recipe.drop_path, start_weights=False))
+            method = options.discovery().attribution
+            method.cells(options.model.build(2, options.recipe.drop_path, start_weights=False))
     source = options.debugset.candidates
     most = options.dataset.at_most(source) if source in ("pool", "train") else None
     if most is not None:

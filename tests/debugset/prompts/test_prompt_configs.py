@@ -14,7 +14,7 @@ from aaca.runtime.config import load_config, plain
 from aaca.runtime.errors import ConfigError
 
 FOLDER = Path(__file__).parents[3] / "conf" / "prompts"
-NAMES = ["class_name", "templates", "llm_concepts", "llm_openai", "llm_local"]
+NAMES = ["class_name", "templates", "llm_concepts", "llm_openai", "llm_local", "concept_sets"]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """`segment`: an image falls into parts of like colour; an image-text model names each from a vocabulary."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from aaca.data.table import ImageTable
 from aaca.discover.concepts.base import ConceptSource, Look, View
 from aaca.discover.concepts.gt import shrunk
 from aaca.discover.concepts.table import UNKNOWN, ConceptTable
-from aaca.discover.concepts.vocabulary import SHIPPED, Vocabulary
+from aaca.discover.concepts.vocabulary import Vocabulary, vocabulary_file
 from aaca.runtime.errors import ConfigError
 from aaca.runtime.files import file_sha256
 
@@ -45,7 +44,7 @@ class Segment(ConceptSource):
 
     def fingerprint(self) -> dict[str, Any]:
         """The vocabulary by content."""
-        return {"words": file_sha256(Path(self.vocabulary) if self.vocabulary else SHIPPED)}
+        return {"words": file_sha256(vocabulary_file(self.vocabulary))}
 
     def find(self, table: ImageTable, view: View, look: Look | None, places: bool) -> ConceptTable:
         """One row a part of an image; parts of one name in an image count together wherever sums are taken."""

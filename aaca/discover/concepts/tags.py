@@ -1,6 +1,5 @@
 """`tags`: every image is asked for every concept of a vocabulary by an image-text model; no places."""
 
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -8,7 +7,7 @@ import numpy as np
 from aaca.data.table import ImageTable
 from aaca.discover.concepts.base import ConceptSource, Look, View
 from aaca.discover.concepts.table import ConceptTable
-from aaca.discover.concepts.vocabulary import SHIPPED, Vocabulary
+from aaca.discover.concepts.vocabulary import Vocabulary, vocabulary_file
 from aaca.runtime.errors import ConfigError
 from aaca.runtime.files import file_sha256
 
@@ -36,7 +35,7 @@ class Tags(ConceptSource):
 
     def fingerprint(self) -> dict[str, Any]:
         """The vocabulary by content."""
-        return {"words": file_sha256(Path(self.vocabulary) if self.vocabulary else SHIPPED)}
+        return {"words": file_sha256(vocabulary_file(self.vocabulary))}
 
     def find(self, table: ImageTable, view: View, look: Look | None, places: bool) -> ConceptTable:
         """One row a concept of an image, without masks."""

@@ -21,6 +21,11 @@ TEXTS: dict[ConceptKind, str] = {
 }
 
 
+def vocabulary_file(file: str | None) -> Path:
+    """The given file; None: the one that ships."""
+    return SHIPPED if file is None else Path(file)
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """Names and their kinds, in one order."""
@@ -31,7 +36,7 @@ class Vocabulary:
     @classmethod
     def load(cls, file: str | None, key: str = "concepts.vocabulary") -> "Vocabulary":
         """A YAML file that maps kinds to lists of names; None: the one that ships, of the embedded world."""
-        path = SHIPPED if file is None else Path(file)
+        path = vocabulary_file(file)
         try:
             node = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:

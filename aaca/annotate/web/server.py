@@ -4,6 +4,8 @@ import json
 import secrets
 import socket
 import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from starlette.applications import Starlette
@@ -13,7 +15,7 @@ from starlette.routing import Route
 
 from aaca.annotate.book import AnswerBook
 from aaca.annotate.pack import Pack
-from aaca.annotate.task import Answer, check_answers, from_entry, to_line
+from aaca.annotate.task import Answer, from_entry, to_line
 from aaca.annotate.web.page import render, task_entry
 from aaca.runtime.errors import AacaError, DataError
 
@@ -22,21 +24,60 @@ LARGEST = 64 * 1024  # bytes of a request
 PRIVATE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 
 
-def make_app(pack: Pack, book: AnswerBook, port: int, token: str) -> Starlette:
-    """The application. Every request needs the token, this host, and, where it says one, this origin."""
-    hosts = {f"{name}:{port}" for name in (HOST, "localhost")}
-    which = pack.fingerprint()
-    places = {task.task_id: task for task in pack.tasks}
+class Gate:
+    """Who may ask: whoever has the token, at this host, and, where a browser says one, from this origin."""
 
-    def refusal(request: Request, given: str) -> Response | None:
-        if request.headers.get("host", "") not in hosts:
-            return JSONResponse({"error": "not this host"}, 403, PRIVATE)
+    def __init__(self, port: int, token: str) -> None:
+        self.hosts = {f"{name}:{port}" for name in (HOST, "localhost")}
+        self.token = token
+
+    def refusal(self, request: Request, given: str) -> Response | None:
+        """The answer to whoever may not; None for others."""
         origin = request.headers.get("origin")
-        if origin is not None and origin not in {f"http://{host}" for host in hosts}:
-            return JSONResponse({"error": "not this origin"}, 403, PRIVATE)
-        if not secrets.compare_digest(given.encode(), token.encode()):
-            return JSONResponse({"error": "wrong token: open the address that `aaca annotate` printed"}, 403, PRIVATE)
-        return None
+        if request.headers.get("host", "") not in self.hosts:
+            reason = "not this host"
+        elif origin is not None and origin not in {f"http://{host}" for host in self.hosts}:
+            reason = "not this origin"
+        elif not secrets.compare_digest(given.encode(), self.token.encode()):
+            reason = "wrong token: open the address that `aaca annotate` printed"
+        else:
+            return None
+        return JSONResponse({"error": reason}, 403, PRIVATE)
+
+
+class Desk:
+    """What the page asks for and brings: each method takes a parsed request and gives JSON."""
+
+    def __init__(self, pack: Pack, book: AnswerBook) -> None:
+        self.pack, self.book = pack, book
+        self.places = {task.task_id: task for task in pack.tasks}
+
+    def tasks(self, entry: dict[str, Any]) -> dict[str, Any]:
+        """All tasks, and what this person has said so far."""
+        said = {task: json.loads(to_line(answer)) for task, answer in self.book.of(_annotator(entry)).items()}
+        return {"tasks": [task_entry(task) for task in self.pack.tasks], "answers": said}
+
+    def picture(self, entry: dict[str, Any]) -> dict[str, Any]:
+        """The pictures of one task, by its position."""
+        index = entry.get("index")
+        if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(self.pack.tasks):
+            raise DataError(f"index: {index!r}; expected 0…{len(self.pack.tasks) - 1}")
+        return self.pack.pictures[index]
+
+    def answer(self, entry: dict[str, Any]) -> dict[str, Any]:
+        """Keep an answer; image, class and time are ours to say."""
+        task = self.places.get(str(entry.get("task_id")))
+        if task is None:
+            raise DataError("task_id: no such task")
+        rival = "" if task.predicted == task.class_ else task.predicted
+        known = {"image_id": task.image_id, "class": task.class_, "rival": rival, "ts": _now()}
+        self.book.add(from_entry(Answer, {**entry, **known, "annotator": _annotator(entry)}, "answer"))
+        return {"saved": len(self.book)}
+
+
+def make_app(pack: Pack, book: AnswerBook, port: int, token: str) -> Starlette:
+    """The application: a page and three posts, all behind the gate."""
+    gate, desk, which = Gate(port, token), Desk(pack, book), pack.fingerprint()
 
     async def page(request: Request) -> Response:
         nonce = secrets.token_urlsafe(16)
@@ -44,61 +85,40 @@ def make_app(pack: Pack, book: AnswerBook, port: int, token: str) -> Starlette:
             f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src data:; "
             "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
-        refused = refusal(request, request.query_params.get("token", ""))
+        refused = gate.refusal(request, request.query_params.get("token", ""))
         headers = {**PRIVATE, "Content-Security-Policy": policy}
         return refused or HTMLResponse(render(nonce=nonce, token=token, pack=which), headers=headers)
 
-    async def read(request: Request) -> Any:
-        body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > LARGEST:
-                raise DataError("the request is too large")
-        try:
-            found = json.loads(body or b"{}")
-        except ValueError as error:
-            raise DataError("not JSON") from error
-        if not isinstance(found, dict):
-            raise DataError("expected an object")
-        return found
-
-    async def tasks(request: Request, entry: dict[str, Any]) -> Any:
-        name = _annotator(entry)
-        said = {task: json.loads(to_line(answer)) for task, answer in book.of(name).items()}
-        return {"tasks": [task_entry(task) for task in pack.tasks], "answers": said}
-
-    async def picture(request: Request, entry: dict[str, Any]) -> Any:
-        index = entry.get("index")
-        if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(pack.tasks):
-            raise DataError(f"index: {index!r}; expected 0…{len(pack.tasks) - 1}")
-        return pack.pictures[index]
-
-    async def answer(request: Request, entry: dict[str, Any]) -> Any:
-        task = places.get(str(entry.get("task_id")))
-        if task is None:
-            raise DataError("task_id: no such task")
-        rival = "" if task.predicted == task.class_ else task.predicted
-        known = {"image_id": task.image_id, "class": task.class_, "rival": rival, "ts": _now()}
-        given = from_entry(Answer, {**entry, **known, "annotator": _annotator(entry)}, "answer")
-        check_answers([given], pack.tasks, "answer")
-        book.add(given)
-        return {"saved": len(book)}
-
-    def guarded(work: Any) -> Any:
+    def guarded(work: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[Request], Awaitable[Response]]:
         async def handle(request: Request) -> Response:
-            refused = refusal(request, request.headers.get("x-aaca-token", ""))
+            refused = gate.refusal(request, request.headers.get("x-aaca-token", ""))
             if refused is not None:
                 return refused
             try:
-                return JSONResponse(await work(request, await read(request)), headers=PRIVATE)
+                return JSONResponse(work(await _entry_of(request)), headers=PRIVATE)
             except AacaError as error:
                 return JSONResponse({"error": str(error)}, 400, PRIVATE)
 
         return handle
 
-    posts = {"/tasks": tasks, "/picture": picture, "/answer": answer}
+    posts = {"/tasks": desk.tasks, "/picture": desk.picture, "/answer": desk.answer}
     routes = [Route("/", page), *(Route(path, guarded(work), methods=["POST"]) for path, work in posts.items())]
     return Starlette(routes=routes)
+
+
+async def _entry_of(request: Request) -> dict[str, Any]:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > LARGEST:
+            raise DataError("the request is too large")
+    try:
+        found = json.loads(body or b"{}")
+    except ValueError as error:
+        raise DataError("not JSON") from error
+    if not isinstance(found, dict):
+        raise DataError("expected an object")
+    return found
 
 
 def _annotator(entry: dict[str, Any]) -> str:
@@ -129,9 +149,8 @@ def serve(pack: Pack, book: AnswerBook, port: int) -> None:
     print(f"answers go to {book.path}; Ctrl-C ends", flush=True)
     config = uvicorn.Config(make_app(pack, book, taken, token), log_level="warning", access_log=False, lifespan="off")
     try:
-        uvicorn.Server(config).run(sockets=[listener])
-    except KeyboardInterrupt:
-        pass
+        with suppress(KeyboardInterrupt):  # the way to end it
+            uvicorn.Server(config).run(sockets=[listener])
     finally:
         book.close()
         listener.close()

@@ -145,6 +145,12 @@ class DiscoverStages:
             train=in_train,
             train_labels=self.benchmark.split("train").labels,
         )
+        for label, name in enumerate(audited.classes):
+            if not ((audited.labels == label) & (audited.predictions == label)).any():
+                log.warning(
+                    "class %r: f0 gets no audit image of it right, so its failures have nothing to be held against",
+                    name,
+                )
         rules = self.parts.evidence
         shares = shares_of(audited, rules)
         keys = [map_key, audit_key, train_key]

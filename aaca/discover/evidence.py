@@ -211,7 +211,7 @@ class _Tables:
 
 def _of_group(audited: Audited, shares: Shares, tables: _Tables, group: Group) -> pd.DataFrame:
     fail, control, classes = group.failures, group.controls, audited.classes
-    hit = shares.hit & tables.present
+    hit = shares.hit
     n11, n01 = hit[fail].sum(axis=0), hit[control].sum(axis=0)
     without, without_control = ((~tables.present[rows]).sum(axis=0) for rows in (fail, control))
     share, area = shares.predicted[fail].mean(axis=0), shares.area[fail].mean(axis=0)

@@ -2,7 +2,8 @@
 
 `python -m tests.jobs.kill_points FOLDER POINTS SEED [OVERRIDES]` prints one JSON line a point. Imports are paid once:
 every run is a fork of this process, which never computes anything itself. A point is one to three kills (SIGKILL or
-SIGTERM, at moments drawn over the whole run) and a last start that is left alone.
+SIGTERM) and a last start that is left alone. Every other point's first kill waits for a stage (each in turn, so that a
+slow machine's points do not all fall into the same one); all other kills come at moments drawn over the whole run.
 """
 
 import hashlib
@@ -86,12 +87,28 @@ def stage_at(root: Path) -> str:
     return " ".join(last[1:-2] if last[-1] == "…" else ["after", last[1]])
 
 
-def interrupt(root: Path, more: Sequence[str], after: float, sent: signal.Signals) -> list[object] | None:
-    """Start, and kill after so many seconds; what was hit, or None where the run had ended before."""
+def stages_of(root: Path) -> list[str]:
+    """The stages that the log says were begun, in order."""
+    text = (root / "log.txt").read_text() if (root / "log.txt").is_file() else ""
+    begun = [line[line.index("stage ") :].split() for line in text.splitlines() if "stage " in line and "…" in line]
+    return [" ".join(words[1:-2]) for words in begun]
+
+
+def interrupt(
+    root: Path, more: Sequence[str], after: float, sent: signal.Signals, stage: str = ""
+) -> list[object] | None:
+    """Start, and kill so many seconds after (the start of that stage); what was hit, or None where the run had ended."""
     child = start(root, more)
-    time.sleep(after)
-    os.kill(child, sent)
-    status = wait(child)
+    ended, code = 0, 0
+    while stage and stage not in stages_of(root) and not ended:
+        time.sleep(0.002)
+        ended, code = os.waitpid(child, os.WNOHANG)
+    if ended:
+        status = os.waitstatus_to_exitcode(code)
+    else:
+        time.sleep(after)
+        os.kill(child, sent)
+        status = wait(child)
     if status == 0:
         return None
     assert status in (-signal.SIGKILL, -signal.SIGTERM, 143), (root / "log.txt").read_text()  # not a failure of its own
@@ -126,13 +143,16 @@ def main(folder: Path, points: int, seed: int, more: Sequence[str] = ()) -> None
     began = time.monotonic()
     assert wait(start(folder / "whole", more)) == 0, (folder / "whole" / "log.txt").read_text()
     duration = time.monotonic() - began
-    whole = result(folder / "whole")
+    whole, stages = result(folder / "whole"), list(dict.fromkeys(stages_of(folder / "whole")))
+    dice.shuffle(stages)
     print(json.dumps({"seconds": round(duration, 2), "compared": len(whole)}), flush=True)
     for point in range(points):
         root, wanted, kills = folder / str(point), dice.choice([1, 1, 2, 3]), []
         for _ in range(wanted):
             share = 1 if not kills else 0.6  # what is ready already is not made again
-            hit = interrupt(root, more, dice.uniform(0, share * duration), dice.choice(SIGNALS))
+            aim = stages[point // 2 % len(stages)] if not kills and point % 2 else ""
+            after = dice.uniform(0, 0.05 if aim else share * duration)
+            hit = interrupt(root, more, after, dice.choice(SIGNALS), aim)
             if hit is not None:
                 kills.append(hit)
             elif not kills:

@@ -97,7 +97,7 @@ def stages_of(root: Path) -> list[str]:
 def interrupt(
     root: Path, more: Sequence[str], after: float, sent: signal.Signals, stage: str = ""
 ) -> list[object] | None:
-    """Start, and kill so many seconds after (the start of that stage); what was hit, or None where the run had ended."""
+    """Start, and kill so long after (the start of that stage); what was hit, or None where the run had ended."""
     child = start(root, more)
     ended, code = 0, 0
     while stage and stage not in stages_of(root) and not ended:

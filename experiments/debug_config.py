@@ -18,6 +18,7 @@ from aaca.debugset.selectors.base import Selector
 from aaca.discover.attribution.base import Attribution
 from aaca.discover.concepts.base import ConceptSource
 from aaca.discover.evidence import EvidenceRules
+from aaca.discover.rivals.base import Rival
 from aaca.evaluate.dashboard import Dashboard
 from aaca.models.classifier import ClassifierSource
 from aaca.models.text_to_image import Diffusion
@@ -35,6 +36,7 @@ NEEDED = {
     "concepts": "choose one: concepts=gt",
     "annotator": "choose one: annotator=oracle",
 }
+HINTS_OF_RIVALS = {"clip": "choose one: clip=tiny", "concepts": NEEDED["concepts"]}
 HINTS = {
     "generator": "choose one: generator=text_to_image",
     "prompts": "choose one: prompts=class_name",
@@ -135,6 +137,7 @@ class DebugConfig:
     attribution: Attribution | None = None
     concepts: ConceptSource | None = None
     annotator: Annotator | None = None
+    discovery: Rival | None = None
     evidence: EvidenceRules
     votes: VoteRules
     tasks: TasksConfig
@@ -144,8 +147,18 @@ class DebugConfig:
         """Whether the prompts need concept sets first."""
         return self.prompts is not None and self.prompts.needs_concepts
 
-    def discovery(self) -> Discovery:
-        """The groups that find out why. Raises `ConfigError` naming the first that is missing."""
+    def rival(self) -> Rival:
+        """The discovery that asks nobody. Raises `ConfigError` naming what it misses."""
+        assert self.discovery is not None
+        for name, is_needed in (("clip", self.discovery.needs_clip), ("concepts", self.discovery.needs_concepts)):
+            if is_needed and getattr(self, name) is None:
+                raise ConfigError(f"{name}: missing, and this discovery needs it; {HINTS_OF_RIVALS[name]}")
+        if self.discovery.needs_concepts and self.concepts.needs_clip and self.clip is None:  # type: ignore[union-attr]
+            raise ConfigError(f"clip: missing, and concepts needs it; {HINTS_OF_RIVALS['clip']}")
+        return self.discovery
+
+    def asking(self) -> Discovery:
+        """The groups that find out why by asking people. Raises `ConfigError` naming the first that is missing."""
         for name, hint in NEEDED.items():
             if getattr(self, name) is None:
                 raise ConfigError(f"{name}: missing, and prompts=concept_sets without a file needs it; {hint}")

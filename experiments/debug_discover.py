@@ -13,6 +13,7 @@ from aaca.annotate.aggregate import Verdicts, aggregate
 from aaca.annotate.annotators.base import Knowledge
 from aaca.annotate.make_tasks import Shown, make_tasks
 from aaca.annotate.pack import PICTURES, TASKS, write_pack
+from aaca.annotate.synonyms import names_said, proposals
 from aaca.annotate.task import Answer, Task, load_lines, save_lines
 from aaca.concepts.concept_sets import ConceptSets
 from aaca.data.benchmark import Benchmark
@@ -30,6 +31,7 @@ from aaca.runtime.files import write_json
 from aaca.runtime.seeding import purpose_seed
 from aaca.runtime.stages import Stage, StageCache
 from aaca.training.extract import Describe, extract_features
+from aaca.world.language import with_article
 
 from .debug_clip import Looking
 from .debug_config import DebugConfig, Discovery
@@ -37,7 +39,7 @@ from .debug_config import DebugConfig, Discovery
 log = logging.getLogger(__name__)
 EVIDENCE, ANSWERS, SETS = "evidence.parquet", "answered.jsonl", "concept_sets.yaml"
 VERDICTS = ("verdicts.csv", "mislabelled.csv", "agreement.json")
-REANALYSIS = "reanalysis.csv"
+REANALYSIS, SYNONYMS = "reanalysis.csv", "synonyms.csv"
 MAP_BATCH = 64
 BLURRED = 30  # concepts whose effect is measured, the most suspicious first (AACA)
 
@@ -55,7 +57,7 @@ class DiscoverStages:
     audit: Scored
 
     def __post_init__(self) -> None:
-        self.parts: Discovery = self.options.discovery()
+        self.parts: Discovery = self.options.asking()
         self.table: ImageTable = self.benchmark.split("audit")
         self.looking = Looking(self.options, self.cache, self.benchmark_key, self.benchmark)
         self.cells = self.parts.attribution.cells(self.classifier)
@@ -81,21 +83,7 @@ class DiscoverStages:
 
     def concepts(self, split: str) -> tuple[str, ConceptTable]:
         """(key, concepts of the images of a split); with places for audit."""
-        source, table = self.parts.concepts, self.benchmark.split(split)
-        look = self.looking.at(split) if source.needs_clip else None
-
-        def make(folder: Path) -> None:
-            source.find(table, self.view, look, places=split == "audit").save(folder)
-
-        inputs = {
-            "benchmark": self.benchmark_key,
-            "rows": split,
-            "source": {**identity(source), **source.fingerprint()},
-            "view": vars(self.view),
-            "clip": self.looking.fingerprint() if source.needs_clip else None,
-        }
-        stage = self.cache.stage("concepts", inputs, make, split)
-        return stage.key, ConceptTable.load(stage.folder, len(table))
+        return concept_stage(self.options, self.cache, self.looking, self.view, split, places=split == "audit")
 
     def effects(self, keys: Sequence[str], audited: Audited, shares: Shares) -> tuple[str, np.ndarray]:
         """(key, `[N, C]`): fall of the predicted class's probability when a concept is blurred out of a failure."""
@@ -236,11 +224,26 @@ class DiscoverStages:
             ConceptSets(verdicts.classes, meta).save(folder / SETS)
             ConceptSets.load(folder / SETS, self.benchmark.classes)  # published only if it can be read again
             write_verdicts(folder, verdicts)
+            if self.options.clip is not None and (said := names_said(given)):
+                vectors = self.options.clip.load().text_vectors([with_article(name) for name in said])
+                proposals(said, vectors).to_csv(folder / SYNONYMS, index=False)
 
-        inputs = {"answers": answers.key, "evidence": evidence.key, "votes": vars(rules), "who": annotator.name}
+        inputs = {
+            "answers": answers.key,
+            "evidence": evidence.key,
+            "votes": vars(rules),
+            "who": annotator.name,
+            "clip": self.options.clip.fingerprint() if self.options.clip is not None else None,
+        }
         stage = self.cache.stage("concept_sets", inputs, make)
-        made = {stage: (SETS, *VERDICTS), evidence: (EVIDENCE,), tasks: (TASKS, PICTURES), answers: (ANSWERS,)}
-        self.kept = {name: owner.folder / name for owner, names in made.items() for name in names}
+        made = {
+            stage: (SETS, *VERDICTS, SYNONYMS),
+            evidence: (EVIDENCE,),
+            tasks: (TASKS, PICTURES),
+            answers: (ANSWERS,),
+        }
+        kept = {name: owner.folder / name for owner, names in made.items() for name in names}
+        self.kept = {name: file for name, file in kept.items() if name != SYNONYMS or file.is_file()}
         self.found = (audited, shares, ConceptSets.load(stage.folder / SETS, self.benchmark.classes))
         return stage, self.found[2]
 
@@ -258,6 +261,28 @@ class DiscoverStages:
 
         inputs = {"maps": map_key, "concept_sets": self.kept[SETS].parent.name}
         self.kept[REANALYSIS] = self.cache.stage("reanalysis", inputs, make).folder / REANALYSIS
+
+
+def concept_stage(
+    options: DebugConfig, cache: StageCache, looking: Looking, view: View, split: str, places: bool
+) -> tuple[str, ConceptTable]:
+    """(key, concepts of the images of a split by the run's concept source); with `places` also where they are."""
+    source, table = options.concepts, looking.benchmark.split(split)
+    assert source is not None
+    look = looking.at(split) if source.needs_clip else None
+
+    def make(folder: Path) -> None:
+        source.find(table, view, look, places=places).save(folder)
+
+    inputs = {
+        "benchmark": looking.benchmark_key,
+        "rows": split,
+        "source": {**identity(source), **source.fingerprint()},
+        "view": vars(view),
+        "clip": looking.fingerprint() if source.needs_clip else None,
+    }
+    stage = cache.stage("concepts", inputs, make, split)
+    return stage.key, ConceptTable.load(stage.folder, len(table))
 
 
 def suspicion(evidence: pd.DataFrame, classes: Sequence[str], names: Sequence[str]) -> np.ndarray:

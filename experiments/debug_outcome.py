@@ -12,10 +12,12 @@ import numpy as np
 import pandas as pd
 
 from aaca import __version__
+from aaca.concepts.concept_sets import ConceptSets
 from aaca.data.benchmark import Benchmark
 from aaca.data.features import Scored
 from aaca.data.table import ImageTable
 from aaca.debugset.debug_set import DebugSet
+from aaca.discover.truth import recovery
 from aaca.evaluate.dashboard import Dashboard
 from aaca.evaluate.debugset_page import write_page
 from aaca.evaluate.examples import write_examples
@@ -27,6 +29,7 @@ from aaca.runtime.stages import Stage
 from .debug_config import DebugConfig
 from .debug_examples import run_examples
 
+RECOVERY = "recovery.csv"  # how well the concept sets name a planted bug, where there is one
 CANDIDATES = "candidates.parquet"
 """All images that a generator made, with their scores and the reason why one was dropped."""
 
@@ -43,6 +46,7 @@ class Finished:
     repaired: Stage
     predictions: pd.DataFrame
     discovered: dict[str, Path]  # name → file, where it was found out why f0 fails
+    sets: ConceptSets | None  # the verdict of that
     history: list[Stage]  # all stages in the order they were touched; the last is the repaired classifier on the tests
 
 
@@ -130,6 +134,9 @@ def write_run(run_dir: Path, outcome: Outcome, finished: Finished, dashboard: Da
     for name, file in finished.discovered.items():
         with atomic_path(run_dir / name) as temporary:
             shutil.copyfile(file, temporary)
+    if finished.sets is not None and outcome.confounders:
+        with atomic_path(run_dir / RECOVERY) as temporary:
+            recovery(finished.sets, outcome.confounders).to_csv(temporary, index=False)
     write_examples(run_dir, run_examples(finished.benchmark, finished.audit, finished.debug))
     outcome.save(run_dir)
     numbers = {name: value for name, value in outcome.to_json().items() if isinstance(value, int | float | str)}

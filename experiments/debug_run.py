@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from pytorch_lightning.loggers import Logger
 
+from aaca.concepts.concept_sets import ConceptSets
 from aaca.data.benchmark import Benchmark
 from aaca.data.features import FeatureStore, Scored
 from aaca.data.scan import verify
@@ -36,6 +37,7 @@ from .debug_config import DebugConfig, DebugSetConfig
 from .debug_discover import DiscoverStages
 from .debug_generate import GenerateStages
 from .debug_outcome import Finished, outcome_of, predictions_of, write_run
+from .debug_rivals import RivalStages
 
 log = logging.getLogger(__name__)
 TESTS = ("test", "test_seen")
@@ -65,21 +67,46 @@ def _finished(trial: Trial, identity: str) -> Outcome | None:
     return outcome if outcome.identity == identity else None
 
 
+OTHERWISE = {
+    "concepts": "expected concepts=tags, segment, caption_keywords or human",
+    "annotator": "expected annotator=cooccurrence, clip, llm or replay",
+}
+
+
 def check_feasible(options: DebugConfig) -> None:
     """Refuse, before anything is made, what the configuration alone shows to be impossible."""
     if options.debugset.candidates == "generated" or options.generator is not None:
         parts = options.generation()
         if parts.generator.needs_diffusion:
             parts.diffusion.check()
+        if (classes := options.dataset.class_names()) is not None:
+            parts.prompts.check(classes)
         if options.discovers:
-            method = options.discovery().attribution
-            method.cells(options.model.build(2, options.recipe.drop_path, start_weights=False))
+            _check_discovery(options)
     source = options.debugset.candidates
     most = options.dataset.at_most(source) if source in ("pool", "train") else None
     if most is not None:
         _check_k(options.debugset, most)
     if options.selector.mc_samples > 1:
         check_stochastic(options.model.build(2, options.recipe.drop_path, start_weights=False))
+
+
+def _check_discovery(options: DebugConfig) -> None:
+    if options.discovery is not None:
+        rival = options.rival()
+        needs = {"concepts": options.concepts} if rival.needs_concepts else {}
+    else:
+        asking = options.asking()
+        asking.attribution.cells(options.model.build(2, options.recipe.drop_path, start_weights=False))
+        needs = {"concepts": asking.concepts, "annotator": asking.annotator}
+    known = options.dataset.truth()
+    for name, part in needs.items():
+        missing = sorted(part.needs_truth - known) if part is not None else []
+        if missing:
+            raise ConfigError(
+                f"{name}: {type(part).__name__} needs what this dataset does not have: {', '.join(missing)}; "
+                f"{OTHERWISE[name]}"
+            )
 
 
 def _check_k(config: DebugSetConfig, largest: int) -> None:
@@ -102,7 +129,8 @@ class DebugRun:
     def __post_init__(self) -> None:
         root = Path(self.options.paths.root).absolute()
         self.cache = StageCache(root, resume=self.options.resume.mode == "auto")
-        self.discovery: DiscoverStages | None = None
+        self.discovery: DiscoverStages | RivalStages | None = None
+        self.sets: ConceptSets | None = None
         self.options.logger.begin(root, self.options.study, self.trial.overrides, self.trial.config)
 
     def benchmark(self) -> tuple[Stage, Benchmark]:
@@ -232,11 +260,10 @@ class DebugRun:
     ) -> tuple[Stage, DebugSet]:
         """(stage, what the generator made, less what the filters drop, picked class by class)."""
         options = self.options
-        sets = None
         if options.discovers:
             self.discovery = self.discover(benchmark_key, benchmark, f0, audit)
-            _, sets = self.discovery.concept_sets()
-        stages = GenerateStages(options, self.cache, benchmark_key, benchmark, sets)
+            _, self.sets = self.discovery.concept_sets()
+        stages = GenerateStages(options, self.cache, benchmark_key, benchmark, self.sets)
         made = stages.images()
         features = self.features(f0, made.key, made.table, "generated", options.selector.mc_samples)
         train = None
@@ -245,8 +272,12 @@ class DebugRun:
         stage = stages.debug_set(made, features, audit, train, f0.key)
         return stage, DebugSet.load(stage.folder)
 
-    def discover(self, benchmark_key: str, benchmark: Benchmark, f0: Stage, audit: Scored) -> DiscoverStages:
-        """The stages that find out why f0 fails."""
+    def discover(
+        self, benchmark_key: str, benchmark: Benchmark, f0: Stage, audit: Scored
+    ) -> DiscoverStages | RivalStages:
+        """The stages that find out why f0 fails: by asking people, or by a rival that asks nobody."""
+        if self.options.discovery is not None:
+            return RivalStages(self.options, self.cache, benchmark_key, benchmark, f0, audit)
         classifier = self._classifier(f0, len(benchmark.classes)).eval()
         return DiscoverStages(self.options, self.cache, benchmark_key, benchmark, f0, classifier, audit)
 
@@ -297,7 +328,7 @@ class DebugRun:
         log.info("f0 fails on %d of %d audit images", wrong, len(audit))
         debug_stage, picked = self.debug_set(key, benchmark, f0, audit)
         repaired = self.refit(key, benchmark, f0, debug_stage.key if debug_stage else "", picked)
-        if self.discovery is not None:
+        if isinstance(self.discovery, DiscoverStages):
             now = self.features(repaired, key, benchmark.split("audit"), "audit")
             self.discovery.reanalysis(repaired, self._classifier(repaired, len(benchmark.classes)).eval(), now)
         tests = benchmark.table.take(benchmark.table.frame["split"].isin(TESTS).to_numpy())
@@ -313,6 +344,7 @@ class DebugRun:
             predictions=predictions_of(tests, before, after),
             history=self.cache.history,
             discovered=self.discovery.kept if self.discovery else {},
+            sets=self.sets,
         )
         outcome = outcome_of(finished, self.options, self.trial.choices, self.trial.overrides, started)
         outcome.identity = self.identity

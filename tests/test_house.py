@@ -18,7 +18,7 @@ from tests.toys import picture_folder
 
 ROOT = Path(__file__).parent.parent
 GENERATION = ("generator", "prompts", "diffusion", "clip", "inversion", "filters")
-DISCOVERY = ("attribution", "concepts", "annotator")
+DISCOVERY = ("attribution", "concepts", "annotator", "discovery")
 GROUPS = (
     "dataset",
     "model",
@@ -40,6 +40,8 @@ NEEDS = {
     "prompts=llm_openai": ["prompts.provider.base_url=http://127.0.0.1:1/v1"],
     "prompts=llm_local": ["prompts.provider.folder=model"],
     "annotator=replay": ["annotator.file=answers.jsonl"],
+    "annotator=llm": ["annotator.base_url=http://127.0.0.1:1/v1"],
+    "concepts=human": ["concepts.file=concepts.csv"],
 }
 
 
@@ -65,6 +67,7 @@ def picture_folders(root: Path) -> None:
     (root / "model").mkdir()
     (root / "model" / "config.json").write_text("{}")
     (root / "answers.jsonl").write_text("")
+    (root / "concepts.csv").write_text("id,concept\n")
     places = root / "places"
     places.mkdir()
     text = (ROOT / "conf" / "dataset" / "places365.yaml").read_text()

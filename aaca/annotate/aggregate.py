@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,7 @@ class VoteRules:
     `votes`: answers that a (class, concept) needs, from at least `people`. Mean relevance up to `confounded` is a
     confounder, from `valid` on valid, between neutral. `valid_votes`: answers that name it as what the class should be
     known by. `evidence`: a confounder also needs the statistics to say so; without them people's word is enough.
+    `merge`: name → the name it counts as (a run with `clip=` proposes pairs in `synonyms.csv`).
     """
 
     votes: int = 3
@@ -30,9 +31,15 @@ class VoteRules:
     valid: float = 3.5
     valid_votes: int = 2
     evidence: bool = True
+    merge: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raise `ConfigError` on limits that make no sense."""
+        for name, other in self.merge.items():
+            if normal(other) in {normal(key) for key in self.merge}:
+                raise ConfigError(
+                    f"votes.merge: {name} counts as {other}, which is merged itself; expected a last name"
+                )
         for name in ("votes", "people", "valid_votes"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"votes.{name}: {getattr(self, name)}; expected 1 or more")
@@ -64,6 +71,7 @@ def aggregate(
     classes: Sequence[str],
 ) -> Verdicts:
     """Verdicts of all classes. `evidence`: its table."""
+    answers = [merged(answer, rules.merge) for answer in answers]
     mislabelled = _mislabelled(answers)
     usable = [answer for answer in answers if answer.image_id not in mislabelled and answer.flag != "cannot tell"]
     relevance: dict[tuple[str, str], list[float]] = defaultdict(list)
@@ -105,6 +113,15 @@ def aggregate(
         difficulty=_difficulty(usable),
         counts={"answers": len(answers), "people": everybody, "usable": len(usable)},
     )
+
+
+def merged(answer: Answer, merge: Mapping[str, str]) -> Answer:
+    """The answer with names that count as another replaced by that."""
+    if not merge:
+        return answer
+    counts_as = {normal(name): other for name, other in merge.items()}
+    content, *valid = (counts_as.get(normal(name), name) for name in (answer.content, *answer.valid))
+    return replace(answer, content=content, valid=tuple(dict.fromkeys(valid)))
 
 
 def _evidence_of(evidence: pd.DataFrame, true: str, concept: str) -> dict[str, object]:

@@ -97,6 +97,10 @@ class BenchmarkSource(ABC):
         """The classes in label order, where they are known without laying anything out."""
         return None
 
+    def truth(self) -> frozenset[str]:
+        """What the dataset may say of its images beyond labels: "graph", "masks" (of audit), "core" (of classes)."""
+        return frozenset()
+
     @abstractmethod
     def build(self, folder: Path) -> Benchmark:
         """Lay the images' table (and, where images are made, the images) into `folder`; return the benchmark."""

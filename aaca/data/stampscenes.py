@@ -94,6 +94,10 @@ class StampScenes(BenchmarkSource):
         """The pack's."""
         return load_pack().classes
 
+    def truth(self) -> frozenset[str]:
+        """All of it; masks where the config asks for those of audit."""
+        return frozenset({"graph", "core", *(["masks"] if "audit" in self.masks else [])})
+
     def fingerprint(self) -> dict[str, Any]:
         """All arguments but `workers`, the pack's manifest, the renderer's and Pillow's versions."""
         return {

@@ -34,6 +34,7 @@ class Annotator(ABC):
 
     simulated: bool = True
     needs_clip: bool = False
+    needs_truth: frozenset[str] = frozenset()  # of `BenchmarkSource.truth`
 
     @property
     @abstractmethod

@@ -19,6 +19,8 @@ class Oracle(Annotator):
     Where something of the class is in the image, it names what a person would: the thing and its parts.
     """
 
+    needs_truth = frozenset({"core"})
+
     @property
     def name(self) -> str:
         """As in the config."""
@@ -37,6 +39,8 @@ class Oracle(Annotator):
 
 class NoisyOracle(Annotator):
     """`k` people: each turns the relevance around with probability `eps`, and misses each valid concept as often."""
+
+    needs_truth = frozenset({"core"})
 
     def __init__(self, eps: float = 0.2, k: int = 5) -> None:
         if not 0 <= eps <= 0.5:

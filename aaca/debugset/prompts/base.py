@@ -44,6 +44,10 @@ class PromptWriter(ABC):
         `cache` is a folder in which answers of a language model are kept; nothing else is written.
         """
 
+    def check(self, classes: Sequence[str]) -> None:
+        """Raise an error where what is given (a file …) does not fit these classes; called before any training."""
+        return None
+
     def fingerprint(self) -> dict[str, Any]:
         """What influences the prompts besides the arguments, files by content."""
         return {}

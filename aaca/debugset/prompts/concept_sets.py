@@ -57,6 +57,11 @@ class FromConceptSets(PromptWriter):
         writer.sets = sets
         return writer
 
+    def check(self, classes: Sequence[str]) -> None:
+        """Raise `DataError` where the file does not fit the classes."""
+        if self.file is not None:
+            ConceptSets.load(Path(self.file), classes)
+
     def fingerprint(self) -> dict[str, Any]:
         """The file's content."""
         return {} if self.file is None else {"concept_sets": file_sha256(Path(self.file))}

@@ -44,6 +44,7 @@ class ConceptSource(ABC):
     """Finds concepts in images."""
 
     needs_clip: bool = False  # whether `look` is used
+    needs_truth: frozenset[str] = frozenset()  # of `BenchmarkSource.truth`
 
     @abstractmethod
     def find(self, table: ImageTable, view: View, look: Look | None, places: bool) -> ConceptTable:

@@ -24,6 +24,8 @@ KINDS: dict[str, ConceptKind] = {
 class GroundTruth(ConceptSource):
     """Reads the columns `graph` (things by role and label) and `masks` (`.npy`, uint8 `[N, 4, S, S]`)."""
 
+    needs_truth = frozenset({"graph", "masks"})
+
     def find(self, table: ImageTable, view: View, look: Look | None, places: bool) -> ConceptTable:
         """One row a thing of an image's scene graph, and one for its backdrop."""
         frame = table.frame

@@ -1,0 +1,61 @@
+"""`b2t`: keywords of failures' captions that failures look like and right images do not (Kim et al., CVPR 2024)."""
+
+from typing import Any
+
+import numpy as np
+
+from aaca.discover.concepts.keywords import captions_of, keywords, kinds_of
+from aaca.discover.concepts.vocabulary import TEXTS, vocabulary_file
+from aaca.discover.rivals.base import Findings, Rival, Suspect, check_most
+from aaca.runtime.errors import ConfigError
+from aaca.runtime.files import file_sha256
+from aaca.world.language import with_article
+
+
+class B2T(Rival):
+    """CLIP score of a keyword: mean cosine with a class's failures less mean cosine with its right images (eq. 1).
+
+    Keywords come from the dataset's captions by frequency (the paper: a captioner, and YAKE).
+
+    Args:
+        least: failures of a class that a keyword has to be said of.
+        most: keywords a class.
+        vocabulary: a YAML file that says what kind of thing a keyword is.
+
+    """
+
+    needs_clip = True
+
+    def __init__(self, least: int = 3, most: int = 5, vocabulary: str | None = None) -> None:
+        if least < 1:
+            raise ConfigError(f"discovery.least: {least}; expected 1 or more images")
+        self.least, self.most, self.vocabulary = least, check_most(most), vocabulary
+
+    def fingerprint(self) -> dict[str, Any]:
+        """The vocabulary by content."""
+        return {"words": file_sha256(vocabulary_file(self.vocabulary))}
+
+    def suspects(self, findings: Findings) -> list[Suspect]:
+        """Keywords of each class's failures. Raises `DataError` where images have no captions."""
+        assert findings.look is not None
+        captions = np.array(captions_of(findings.audit, "discovery"), dtype=object)
+        images = findings.look.images(findings.audit)
+        wrong = findings.predictions != findings.labels
+        found = []
+        for label, name in enumerate(findings.classes):
+            failures = np.flatnonzero((findings.labels == label) & wrong)
+            right = np.flatnonzero((findings.labels == label) & ~wrong)
+            if not len(failures) or not len(right):
+                continue
+            words, present = keywords(list(captions[failures]), self.least)
+            if not words:
+                continue
+            kinds = kinds_of(words, self.vocabulary)
+            texts = [TEXTS[kind].format(with_article(word)) for word, kind in zip(words, kinds, strict=True)]
+            cosines = images @ findings.look.texts(texts).T
+            gaps = cosines[failures].mean(axis=0) - cosines[right].mean(axis=0)
+            found += [
+                Suspect(name, findings.rival_of(failures[present[:, at]]), word, kinds[at], float(gaps[at]))
+                for at, word in enumerate(words)
+            ]
+        return found

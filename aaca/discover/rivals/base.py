@@ -1,0 +1,103 @@
+"""`Rival`, the role of the `discovery` config group: names what misleads a classifier, without asking anybody."""
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from aaca.concepts.concept_sets import ANY, ClassConcepts, Concept, ConceptKind, ConceptSets, normal
+from aaca.data.table import ImageTable
+from aaca.discover.concepts.base import Look
+from aaca.discover.concepts.table import ConceptTable
+from aaca.runtime.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What is known of the audit images, and ways to learn more.
+
+    `probabilities` `[N, K]`: of f0. `nouns`: the classes' names as a person would say them. `look`: an image-text model
+    (None where the rival needs none). `in_train`: asks the run's concept source for the concepts of training images.
+    """
+
+    classes: tuple[str, ...]
+    nouns: tuple[str, ...]
+    audit: ImageTable
+    probabilities: np.ndarray
+    train_labels: np.ndarray
+    look: Look | None
+    in_train: Callable[[], ConceptTable]
+    seed: int
+
+    @property
+    def labels(self) -> np.ndarray:
+        """True classes `[N]`."""
+        return self.audit.labels
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """Predicted classes `[N]`."""
+        return np.asarray(self.probabilities.argmax(axis=1))
+
+    def rival_of(self, failures: np.ndarray) -> str:
+        """The class that most of these audit images are taken for."""
+        counted = Counter(self.predictions[failures].tolist())
+        return self.classes[counted.most_common(1)[0][0]] if counted else ANY
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A concept that is blamed for failures of a class: images of `class_` with it are taken for `rival`."""
+
+    class_: str
+    rival: str
+    concept: str
+    kind: ConceptKind
+    score: float
+
+
+class Rival(ABC):
+    """Names suspects, and never asks a person; the sets it gives have nothing valid but the class itself."""
+
+    needs_clip: bool = False
+    needs_concepts: bool = False  # whether `Findings.in_train` is used
+
+    @abstractmethod
+    def suspects(self, findings: Findings) -> list[Suspect]:
+        """Concepts with a positive score, in any order."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What influences the suspects besides the arguments, files by content."""
+        return {}
+
+
+def check_most(most: int) -> int:
+    """`discovery.most`, or a `ConfigError`."""
+    if most < 1:
+        raise ConfigError(f"discovery.most: {most}; expected 1 or more concepts a class")
+    return most
+
+
+def as_sets(
+    suspects: Sequence[Suspect], classes: Sequence[str], nouns: Sequence[str], most: int, meta: dict[str, Any]
+) -> ConceptSets:
+    """The `most` best suspects of each class as confounders; the class itself is what is valid.
+
+    A class's own name is none of its confounders; of a concept blamed twice the better score counts.
+    """
+    found = {}
+    for name, noun in zip(classes, nouns, strict=True):
+        best: dict[str, Suspect] = {}
+        for suspect in suspects:
+            key = normal(suspect.concept)
+            if suspect.class_ != name or key == normal(noun) or suspect.score <= 0:
+                continue
+            if key not in best or best[key].score < suspect.score:
+                best[key] = suspect
+        ranked = sorted(best.values(), key=lambda suspect: (-suspect.score, suspect.concept))[:most]
+        confounded = tuple(Concept(entry.concept, entry.kind, entry.rival, entry.score) for entry in ranked)
+        found[name] = ClassConcepts(confounded, valid=(Concept(noun),))
+    return ConceptSets(found, meta)

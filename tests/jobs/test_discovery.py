@@ -19,7 +19,7 @@ QUICK = ("method=custom", "method.name=aaca", "selector=random", "generator=rend
 QUICK = (*QUICK, "filters=none", "debugset.candidates=generated")
 WHY = ("attribution=auto", "concepts=gt", "annotator=oracle")
 KEPT = ("concept_sets.yaml", "evidence.parquet", "tasks.jsonl", "pictures.jsonl", "answered.jsonl", "verdicts.csv")
-KEPT = (*KEPT, "reanalysis.csv")
+KEPT = (*KEPT, "reanalysis.csv", "recovery.csv")
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +69,20 @@ def test_people_s_answers_take_the_annotator_s_place(discovered, run: Run, tmp_p
     assert agreement["people"] == 2 and agreement["answers"] == len(people)
 
 
+@pytest.mark.parametrize("rival", ["conbias", "b2t"])
+def test_a_discovery_that_asks_nobody(discovered, run: Run, tmp_path, rival):
+    root = tmp_path / "root"
+    shutil.copytree(discovered / "stages", root / "stages")
+    choices = ("concepts=gt",) if rival == "conbias" else ("clip=tiny", "discovery.least=1")
+    status, said = run("debug", *QUICK, *SMOKE, f"discovery={rival}", *choices, f"paths.root={root}")
+    assert status == 0, said
+    found = folder(root)
+    assert ConceptSets.load(found / "concept_sets.yaml", CLASSES).meta["annotator"].startswith("simulated: nobody")
+    planted = pd.read_csv(found / "recovery.csv")
+    assert planted["class"].tolist() == ["bird", "mammal", "produce"] and (planted["blamed"] >= 0).all()
+    assert not (found / "tasks.jsonl").exists() and not (found / "reanalysis.csv").exists()
+
+
 def test_concept_sets_by_hand_need_no_discovery(discovered, run: Run, tmp_path):
     file = folder(discovered) / "concept_sets.yaml"
     root = tmp_path / "root"
@@ -102,10 +116,23 @@ def test_tasks_go_out_as_files_and_answers_come_back(discovered, run: Run, tmp_p
         (("method=aaca", "attribution=occlusion", "attribution.cells=1"), "attribution.cells: 1; expected 2…64"),
         (("method=aaca", "attribution=grad_attn"), "attribution: grad_attn needs a vision transformer"),
         (("method=aaca", "prompts.file=none.yaml"), "prompts.file: no file none.yaml"),
+        (("method=aaca", "prompts.file=broken.yaml"), "broken.yaml: expected a mapping with `classes`"),
+        (("method=aaca", "dataset.masks=[]"), "concepts: GroundTruth needs what this dataset does not have: masks"),
+        (
+            ("method=aaca", "dataset=animalscenes", "concepts=tags"),
+            "annotator: Oracle needs what this dataset does not",
+        ),
+        (("method=aaca", "discovery=conbias", "dataset=animalscenes"), "concepts: GroundTruth needs what this dataset"),
+        ((*QUICK, "discovery=conbias"), "concepts: missing, and this discovery needs it; choose one: concepts=gt"),
+        ((*QUICK, "discovery=b2t"), "clip: missing, and this discovery needs it; choose one: clip=tiny"),
     ],
 )
 def test_mistakes_are_said_before_any_work(run: Run, tmp_path, arguments, message):
-    status, said = run("debug", *arguments, *SMOKE, f"paths.root={tmp_path}")
+    (tmp_path / "broken.yaml").write_text("- bird")
+    arguments = [entry.replace("broken.yaml", f"{tmp_path}/broken.yaml") for entry in arguments]
+    other = "dataset=animalscenes" in arguments
+    size = [entry for entry in SMOKE if not (other and entry.startswith("dataset."))]
+    status, said = run("debug", *arguments, *size, f"paths.root={tmp_path}")
     assert status != 0 and message in " ".join(said.split()) and not list(tmp_path.glob("stages/*"))
 
 

@@ -38,7 +38,7 @@ class B2T(Rival):
     def suspects(self, findings: Findings) -> list[Suspect]:
         """Keywords of each class's failures. Raises `DataError` where images have no captions."""
         assert findings.look is not None
-        captions = np.array(captions_of(findings.audit, "discovery"), dtype=object)
+        every, present = keywords(captions_of(findings.audit, "discovery"), least=1)
         images = findings.look.images(findings.audit)
         wrong = findings.predictions != findings.labels
         found = []
@@ -47,15 +47,16 @@ class B2T(Rival):
             right = np.flatnonzero((findings.labels == label) & ~wrong)
             if not len(failures) or not len(right):
                 continue
-            words, present = keywords(list(captions[failures]), self.least)
-            if not words:
+            said = np.flatnonzero(present[failures].sum(axis=0) >= self.least)
+            if not len(said):
                 continue
+            words = [every[at] for at in said]
             kinds = kinds_of(words, self.vocabulary)
             texts = [TEXTS[kind].format(with_article(word)) for word, kind in zip(words, kinds, strict=True)]
             cosines = images @ findings.look.texts(texts).T
             gaps = cosines[failures].mean(axis=0) - cosines[right].mean(axis=0)
             found += [
-                Suspect(name, findings.rival_of(failures[present[:, at]]), word, kinds[at], float(gaps[at]))
-                for at, word in enumerate(words)
+                Suspect(name, findings.rival_of(failures[present[failures, place]]), word, kinds[at], float(gaps[at]))
+                for at, (place, word) in enumerate(zip(said, words, strict=True))
             ]
         return found

@@ -156,7 +156,7 @@ def test_what_cannot_be_a_key_is_refused_unseen(monkeypatch, value):
 
 
 def test_the_package_is_optional(monkeypatch, key):
-    monkeypatch.setattr("aaca.debugset.prompts.providers.openai_api.find_spec", lambda name: None)
+    monkeypatch.setattr("aaca.models.chat.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'aaca\[llm\]'"):
         OpenAIConcepts("tiny")
 

@@ -63,12 +63,16 @@ class PathsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DebugSetConfig:
-    """How many images a class, from where, and what to do where there are fewer."""
+    """How many images a class, from where, and what to do where there are fewer.
+
+    `quotas`: of generated candidates, each recipe or each prompt keeps the share that was asked for.
+    """
 
     candidates: Literal["pool", "train", "none", "generated"]
     per_class: Annotated[int, Field(ge=1)]
     oversample: Annotated[float, Field(ge=1)]
     fill: Fill
+    quotas: Literal["none", "recipe", "prompt"] = "none"
 
     @property
     def asked(self) -> int:

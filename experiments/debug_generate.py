@@ -18,6 +18,7 @@ from aaca.debugset.debug_set import DebugSet
 from aaca.debugset.filters import Looks, funnel, reasons_to_drop, rivals_of, thumbnails_of
 from aaca.debugset.generators.base import Request
 from aaca.debugset.prompts.base import Prompt, class_noun, class_phrase
+from aaca.debugset.quotas import Quotas
 from aaca.models.tokens import FILE, token_names
 from aaca.runtime.config import identity
 from aaca.runtime.files import read_json, write_json
@@ -207,9 +208,9 @@ class GenerateStages:
             kept = np.flatnonzero(reasons == "")
             table = replace(made.table, frame=frame).take(kept)
             seed = purpose_seed(options.seed, "select")
-            picked = select_debug_set(
-                options.selector, features.take(kept), table, audit, train, config.per_class, seed, config.fill
-            )
+            quotas = None if config.quotas == "none" else Quotas.by(config.quotas, frame)
+            args = (options.selector, features.take(kept), table, audit, train, config.per_class, seed)
+            picked = select_debug_set(*args, fill=config.fill, quotas=quotas)
             taken = frame["id"].isin(set(picked.table.frame["origin_id"])).to_numpy()
             rows = np.flatnonzero(taken)
             vectors = {name: scored.take(rows) if name == "generated" else scored for name, scored in seen.items()}

@@ -84,6 +84,10 @@ def check_feasible(options: DebugConfig) -> None:
         if options.discovers:
             _check_discovery(options)
     source = options.debugset.candidates
+    if options.debugset.quotas != "none" and source != "generated":
+        raise ConfigError(
+            f"debugset.quotas: {options.debugset.quotas}, but debugset.candidates is {source}; expected none"
+        )
     most = options.dataset.at_most(source) if source in ("pool", "train") else None
     if most is not None:
         _check_k(options.debugset, most)

@@ -9,6 +9,7 @@ import pandas as pd
 from aaca.data.features import Scored
 from aaca.data.table import ImageTable
 from aaca.debugset.debug_set import DebugSet
+from aaca.debugset.quotas import Quotas
 from aaca.debugset.selectors.base import Selection, SelectionContext, Selector
 from aaca.runtime.errors import ConfigError, DataError, nearest
 
@@ -25,13 +26,15 @@ def select_debug_set(
     per_class: int,
     seed: int,
     fill: Fill = "none",
+    quotas: Quotas | None = None,
 ) -> DebugSet:
     """Let `selector` pick `per_class` candidates of every class.
 
     Failures are the audit images predicted wrongly, by their true class. A class with fewer candidates than `per_class`
     gives all it has (logged, and kept in `shortfalls`). `fill` then tops it up: `repeat` with the picked ones again,
     best first; `random` with candidates that were not picked, if any, then with all again in random rounds; `fail`
-    gives up (`DataError`). Raises `ConfigError` on an impossible argument, `DataError` if no class has a candidate.
+    gives up (`DataError`). With `quotas` the selector picks group by group. Raises `ConfigError` on an impossible
+    argument, `DataError` if no class has a candidate.
     """
     _check(per_class, seed, fill, selector, train)
     classes = candidate_table.classes
@@ -50,7 +53,10 @@ def select_debug_set(
             seed=seed_select,
             class_name=name,
         )
-        picked = selector.select(pool, context, per_class) if len(pool) else Selection(np.empty(0, int), np.empty(0))
+        picked = Selection(np.empty(0, int), np.empty(0))
+        if len(pool):
+            chosen = quotas.select(selector, pool, context, per_class) if quotas else None
+            picked = chosen or selector.select(pool, context, per_class)
         missing = per_class - len(picked.positions)
         if missing:
             if fill == "fail":

@@ -117,6 +117,7 @@ def test_tasks_go_out_as_files_and_answers_come_back(discovered, run: Run, tmp_p
         (("method=aaca", "attribution=grad_attn"), "attribution: grad_attn needs a vision transformer"),
         (("method=aaca", "prompts.file=none.yaml"), "prompts.file: no file none.yaml"),
         (("method=aaca", "prompts.file=broken.yaml"), "broken.yaml: expected a mapping with `classes`"),
+        (("method=s_random", "debugset.quotas=recipe"), "debugset.quotas: recipe, but debugset.candidates is pool"),
         (("method=aaca", "dataset.masks=[]"), "concepts: GroundTruth needs what this dataset does not have: masks"),
         (
             ("method=aaca", "dataset=animalscenes", "concepts=tags"),

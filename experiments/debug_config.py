@@ -94,10 +94,11 @@ class Generation:
 
 @dataclass(frozen=True, kw_only=True)
 class TasksConfig:
-    """How many images of a class annotators are shown, at most: failures, and right ones."""
+    """How many images of a class annotators are shown, at most: failures, right ones, and of each suspected concept."""
 
     failures: Annotated[int, Field(ge=1)]
     controls: Annotated[int, Field(ge=0)]
+    suspects: Annotated[int, Field(ge=0)] = 4
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ EVIDENCE, ANSWERS, SETS = "evidence.parquet", "answered.jsonl", "concept_sets.ya
 VERDICTS = ("verdicts.csv", "mislabelled.csv", "agreement.json")
 REANALYSIS, SYNONYMS = "reanalysis.csv", "synonyms.csv"
 MAP_BATCH = 64
+SUSPECTS = 5  # concepts a class that annotators are asked about by name
 BLURRED = 30  # concepts whose effect is measured, the most suspicious first (AACA)
 
 
@@ -169,8 +170,9 @@ class DiscoverStages:
                 true_share=shares.true,
                 area=shares.area,
                 suspicion=suspicion(frame, audited.classes, shares.names),
+                suspects=[suspects_of(frame, name) for name in audited.classes],
             )
-            listed = make_tasks(shown, config.failures, config.controls, self._seed())
+            listed = make_tasks(shown, config.failures, config.controls, self._seed(), config.suspects)
             rows = {name: row for row, name in enumerate(self.table.ids)}
             write_pack(
                 folder,
@@ -251,6 +253,7 @@ class DiscoverStages:
         """Add to `kept`: the same images and concepts, seen by the repaired classifier (after `concept_sets`)."""
         audited, shares, sets = self.found
         map_key, maps = self.maps(repaired, classifier, after)
+        self.maps_after = maps
 
         def make(folder: Path) -> None:
             seen = audited.concepts.amounts(shares.names, maps[:, 0].astype(np.float32))
@@ -294,6 +297,13 @@ def suspicion(evidence: pd.DataFrame, classes: Sequence[str], names: Sequence[st
             place = classes.index(true), names.index(concept)
             found[place] = max(found[place], score)
     return found
+
+
+def suspects_of(evidence: pd.DataFrame, name: str) -> list[str]:
+    """At most `SUSPECTS` concepts that the statistics blame for a class's failures, the highest score first."""
+    own = evidence[(evidence["class"] == name) & (evidence["confounder"] | evidence["relied_on"])]
+    scores = own[["S_conf", "S_rely"]].max(axis=1).groupby(own["concept"]).max()
+    return [str(concept) for concept in scores.sort_values(ascending=False, kind="stable").index[:SUSPECTS]]
 
 
 def overlays(maps: np.ndarray) -> dict[str, np.ndarray]:

@@ -19,6 +19,7 @@ from aaca.data.table import ImageTable
 from aaca.debugset.build import select_debug_set
 from aaca.debugset.debug_set import DebugSet
 from aaca.evaluate.outcome import FILE, Outcome
+from aaca.evaluate.story import write_story
 from aaca.models.classifier import Classifier
 from aaca.repair.base import RepairContext, start_classifier
 from aaca.runtime.config import identity, load_config
@@ -38,6 +39,7 @@ from .debug_discover import DiscoverStages
 from .debug_generate import GenerateStages
 from .debug_outcome import Finished, outcome_of, predictions_of, write_run
 from .debug_rivals import RivalStages
+from .debug_story import story_of
 
 log = logging.getLogger(__name__)
 TESTS = ("test", "test_seen")
@@ -330,6 +332,7 @@ class DebugRun:
         audit = self.features(f0, key, benchmark.split("audit"), "audit")
         wrong = int((audit.predictions != audit.labels).sum())
         log.info("f0 fails on %d of %d audit images", wrong, len(audit))
+        now: Scored | None = None  # the repaired classifier on audit, where it is looked at
         debug_stage, picked = self.debug_set(key, benchmark, f0, audit)
         repaired = self.refit(key, benchmark, f0, debug_stage.key if debug_stage else "", picked)
         if isinstance(self.discovery, DiscoverStages):
@@ -353,6 +356,8 @@ class DebugRun:
         outcome = outcome_of(finished, self.options, self.trial.choices, self.trial.overrides, started)
         outcome.identity = self.identity
         if current().rank == 0:
+            if isinstance(self.discovery, DiscoverStages) and self.sets and now and picked:
+                write_story(self.trial.path, story_of(self.discovery, self.sets, now, picked, outcome))
             write_run(self.trial.path, outcome, finished, self.options.logger)
         numbers = f"accuracy {outcome.accuracy:.3f}, worst group {outcome.worst_group_accuracy:.3f}"
         log.info("%s: %s (%.1f s)", outcome.label, numbers, time.perf_counter() - began)

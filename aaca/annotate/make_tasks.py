@@ -1,7 +1,8 @@
-"""Which images people are shown: failures, the surest first, spread over rivals; and right images of each class."""
+"""Which images people are shown: failures, the surest first; right images; images of what the statistics suspect."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -28,10 +29,11 @@ class Shown:
     true_share: np.ndarray
     area: np.ndarray
     suspicion: np.ndarray  # [K, C] of classes and concepts: the order of concepts whose places are not known
+    suspects: Sequence[Sequence[str]]  # of each class, concepts that the statistics blame, the worst first
 
 
-def make_tasks(shown: Shown, failures: int, controls: int, seed: int) -> list[Task]:
-    """At most so many failures and right images a class."""
+def make_tasks(shown: Shown, failures: int, controls: int, seed: int, suspects: int = 0) -> list[Task]:
+    """At most so many failures and right images a class, and images of each concept that is suspected of a class."""
     tasks = []
     for label, name in enumerate(shown.classes):
         right = np.flatnonzero((shown.labels == label) & (shown.predictions == label))
@@ -40,6 +42,12 @@ def make_tasks(shown: Shown, failures: int, controls: int, seed: int) -> list[Ta
         wrong = _spread(shown, label)[:failures]
         tasks += [_task(shown, int(row), "failure", beside) for row in wrong]
         tasks += [_task(shown, int(row), "control", beside) for row in right[THUMBNAILS:][:controls]]
+        for suspect in shown.suspects[label]:
+            column = list(shown.names).index(suspect)
+            there = np.flatnonzero((shown.labels == label) & shown.present[:, column])
+            share = np.nan_to_num(shown.predicted_share[there, column], nan=0.0)
+            rows = there[np.argsort(-share, kind="stable")][:suspects]
+            tasks += [_task(shown, int(row), "suspect", beside, suspect) for row in rows]
     return tasks
 
 
@@ -52,7 +60,9 @@ def _spread(shown: Shown, label: int) -> list[int]:
     return [int(queue[turn]) for turn in range(turns) for queue in queues if turn < len(queue)]
 
 
-def _task(shown: Shown, row: int, kind: str, controls: tuple[str, ...]) -> Task:
+def _task(
+    shown: Shown, row: int, kind: Literal["failure", "control", "suspect"], controls: tuple[str, ...], about: str = ""
+) -> Task:
     there = np.flatnonzero(shown.present[row])
     share, suspected = shown.predicted_share[row, there], shown.suspicion[shown.labels[row], there]
     order = there[np.lexsort((-suspected, -np.nan_to_num(share, nan=0.0)))]
@@ -67,12 +77,13 @@ def _task(shown: Shown, row: int, kind: str, controls: tuple[str, ...]) -> Task:
         for column in order
     )
     return Task(
-        task_id=f"{kind}/{shown.ids[row]}",
-        kind="failure" if kind == "failure" else "control",
+        task_id="/".join([kind, *([about] if about else []), shown.ids[row]]),
+        kind=kind,
         image_id=str(shown.ids[row]),
         class_=shown.classes[shown.labels[row]],
         predicted=shown.classes[shown.predictions[row]],
         candidates=candidates,
         others=tuple(str(name) for column, name in enumerate(shown.names) if not shown.present[row, column]),
         controls=tuple(control for control in controls if control != shown.ids[row]),
+        about=about,
     )

@@ -40,20 +40,24 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Task:
-    """One image to look at. `kind`: a failure, or a right image of the class (a control: what is the class known by?).
+    """One image to look at.
+
+    `kind`: a failure; a right image of the class (a control: what is the class known by?); or an image with a concept
+    that the statistics suspect, and then `about` is that concept: how much does it belong to the class?
 
     `candidates` are in the image by the evidence; `others` are names that may be chosen too; `controls` are ids of
     right images of the class, shown beside it.
     """
 
     task_id: str
-    kind: Literal["failure", "control"]
+    kind: Literal["failure", "control", "suspect"]
     image_id: str
     class_: str
     predicted: str
     candidates: tuple[Candidate, ...]
     others: tuple[str, ...] = ()
     controls: tuple[str, ...] = ()
+    about: str = ""
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,19 @@ def shown(n=60, seed=0):
     confidence = rng.random(n)
     suspicion = np.zeros((2, 4))
     return Shown(
-        ids, CLASSES, labels, predictions, confidence, NAMES, kinds, present, predicted, predicted, predicted, suspicion
+        ids,
+        CLASSES,
+        labels,
+        predictions,
+        confidence,
+        NAMES,
+        kinds,
+        present,
+        predicted,
+        predicted,
+        predicted,
+        suspicion,
+        suspects=[[], []],
     )
 
 
@@ -69,11 +81,22 @@ def test_where_places_are_not_known_the_most_suspicious_comes_first():
         assert ranks == sorted(ranks, reverse=True) and highlighted(task).name in ("sand", "grass")
 
 
+def test_what_the_numbers_blame_is_asked_by_name():
+    world = replace(shown(), suspects=[["grass", "bird"], []])
+    tasks = [task for task in make_tasks(world, 2, 2, 0, suspects=3) if task.kind == "suspect"]
+    assert [task.about for task in tasks].count("grass") == 3 and {task.class_ for task in tasks} == {"bird"}
+    assert len({task.task_id for task in tasks}) == len(tasks)
+    for task, answer in zip(tasks, Oracle().answer_all(tasks, KNOWLEDGE, 0), strict=True):
+        assert task.about in [candidate.name for candidate in task.candidates]
+        assert answer.content == task.about and answer.relevance == (5 if task.about == "bird" else 1)
+    assert not [task for task in make_tasks(world, 2, 2, 0) if task.about]
+
+
 def test_rivals_take_turns():
     classes = (*CLASSES, "fish")
     predictions = np.where(np.arange(60) < 50, 1, 2)
     many = replace(shown(), classes=classes, labels=np.zeros(60, dtype=int), predictions=predictions)
-    many = replace(many, suspicion=np.zeros((3, 4)))
+    many = replace(many, suspicion=np.zeros((3, 4)), suspects=[[]] * 3)
     seen = [task.predicted for task in make_tasks(many, failures=6, controls=0, seed=0)]
     assert seen == ["mammal", "fish"] * 3
 

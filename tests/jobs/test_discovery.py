@@ -19,7 +19,7 @@ QUICK = ("method=custom", "method.name=aaca", "selector=random", "generator=rend
 QUICK = (*QUICK, "filters=none", "debugset.candidates=generated")
 WHY = ("attribution=auto", "concepts=gt", "annotator=oracle")
 KEPT = ("concept_sets.yaml", "evidence.parquet", "tasks.jsonl", "pictures.jsonl", "answered.jsonl", "verdicts.csv")
-KEPT = (*KEPT, "reanalysis.csv", "recovery.csv")
+KEPT = (*KEPT, "reanalysis.csv", "recovery.csv", "story.html")
 
 
 @pytest.fixture(scope="module")

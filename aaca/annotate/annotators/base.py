@@ -51,12 +51,14 @@ class Annotator(ABC):
 
 
 def highlighted(task: Task) -> Candidate | None:
-    """What the overlay points at: the concept with most relevance for the prediction; None without any candidate.
+    """What the task is about, or else what the overlay points at: the concept with most relevance for the prediction.
 
-    Where no places are known, the first candidate.
+    Where no places are known, the first candidate; None without any.
     """
     if not task.candidates:
         return None
+    if task.about:
+        return next((candidate for candidate in task.candidates if candidate.name == task.about), None)
     shares = np.array([candidate.share for candidate in task.candidates])
     return task.candidates[0 if np.isnan(shares).all() else int(np.nanargmax(shares))]
 

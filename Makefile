@@ -15,7 +15,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps animal-mnist==0.4
 	touch $@
 
-METHODS := none,duplicate,s_random,s_similarity,s_active_learning,g_llm,g_tg,g_llm_prompt
+METHODS := none,duplicate,s_random,s_similarity,s_active_learning,g_llm,g_tg,g_llm_prompt,aaca,g_renderer
 
 demo: setup
 	$(BIN)/aaca debug -m method=$(METHODS) seed=0 paths.root=$(ROOT)

@@ -85,6 +85,7 @@ def outcome_of(
         selection_rule=options.selection_rule,
         init=str(options.repair.fingerprint().get("init", "")),
         per_class=options.debugset.per_class,
+        annotator=str(finished.sets.meta["annotator"]) if finished.sets else "",
         overrides=overrides,
         classes=list(benchmark.classes),
         headline_slice=benchmark.headline_slice,

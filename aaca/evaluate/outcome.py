@@ -51,6 +51,7 @@ class Outcome:
     groups: list[dict[str, Any]]  # split, group, class, n, n_train, accuracy, accuracy_before
     seconds: float  # this method's own: selection, refit, test
     seconds_total: float  # with the stages it shares with other methods
+    annotator: str = ""  # who decided which concepts confound; "simulated: …" where no person did; "" nobody had to
     label: str = ""  # a nicer name than `method`
     overrides: list[str] = field(default_factory=list)
     description: str = ""  # of the benchmark

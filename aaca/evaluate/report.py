@@ -19,6 +19,7 @@ from aaca.evaluate.figures import FIGURES, MAX_GROUPS, TITLES, group_matrix, svg
 from aaca.evaluate.runs import Run
 from aaca.evaluate.setting import REFERENCE, Setting
 from aaca.evaluate.statistics import LEVEL, RESAMPLES
+from aaca.evaluate.story import FILE as STORY
 from aaca.evaluate.style import DARK, LIGHT
 from aaca.evaluate.terminal import SPLITS, percent, points, slice_groups
 from aaca.evaluate.verdict import failure, images_of, price, repair
@@ -107,11 +108,11 @@ def _stages(setting: Setting) -> list[dict[str, Any]]:
     return rows
 
 
-def _page(runs: Sequence[Run]) -> str:
-    """Where the page of the first generated debug set lies, seen from the report (`<root>/runs/<run>`); or ""."""
+def _page(runs: Sequence[Run], file: str) -> str:
+    """Where the first page of that name lies, seen from the report (`<root>/runs/<run>`); or ""."""
     for run in runs:
-        if (run.folder / PAGE).is_file():
-            return quote(f"{run.folder.parent.name}/{run.folder.name}/{PAGE}")
+        if (run.folder / file).is_file():
+            return quote(f"{run.folder.parent.name}/{run.folder.name}/{file}")
     return ""
 
 
@@ -140,7 +141,8 @@ def _section(setting: Setting, number: int) -> dict[str, Any]:
         "benchmark": _strips(by_seed, "benchmark", notes),
         "failures": _strips(by_seed, "failure", notes),
         "debug": {name: strips for name, strips in debug.items() if strips},
-        "pages": {name: page for name, runs in of_method.items() if (page := _page(runs))},
+        "pages": {name: page for name, runs in of_method.items() if (page := _page(runs, PAGE))},
+        "stories": {name: page for name, runs in of_method.items() if (page := _page(runs, STORY))},
         "stages": _stages(setting),
         "commands": [(run.folder.name, _command(run)) for run in setting.runs],
         "shortfalls": {

@@ -66,6 +66,10 @@ def build_setting(key: dict[str, str], runs: list[Run], notes: list[str], resamp
     references = {name: part for name, part in by_name.items() if part[0].outcome.method == REFERENCE}
     if not references:
         notes.append(f"no run of {REFERENCE}: no intervals of differences and no tests")
+    deciders = {(run.name, run.outcome.annotator) for run in runs if run.outcome.annotator}
+    for name, annotator in sorted(deciders):
+        asked = "no person was asked; " if annotator.startswith("simulated") else ""
+        notes.append(f"{name}: {asked}which concepts confound and which are valid was decided by {annotator}")
     methods = []
     for name, part in by_name.items():
         summary = summary_of(name, part[0].outcome.method, part, bootstrap, "after")

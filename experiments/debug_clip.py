@@ -57,9 +57,14 @@ class Looking:
         stage = self.cache.stage("vectors", inputs, make, what, together=True)
         return FeatureStore(stage.folder).scored()
 
-    def at(self, split: str) -> "Look":
-        """How a concept source looks at the images of a split."""
-        return Look(self, split)
+    def at(self, split: str, images: bool = True) -> "Look":
+        """How a concept source looks at a split: at whole images (their vectors are made now), or only at crops."""
+        if not images:
+            return Look(self)
+        of_split, of_audit = (
+            self.vectors(self.benchmark_key, self.benchmark.split(name), name) for name in (split, "audit")
+        )
+        return Look(self, of_split, of_audit)
 
 
 @dataclass
@@ -67,13 +72,8 @@ class Look:
     """An image-text model for a concept source, vectors of whole images made before it is asked."""
 
     looking: Looking
-    split: str
-
-    def __post_init__(self) -> None:
-        owner = self.looking
-        self._images, self._audit = (
-            owner.vectors(owner.benchmark_key, owner.benchmark.split(split), split) for split in (self.split, "audit")
-        )
+    of_split: Scored | None = None
+    of_audit: Scored | None = None
 
     @cached_property
     def _model(self) -> ImageText:
@@ -81,11 +81,13 @@ class Look:
 
     def reference(self) -> np.ndarray:
         """Vectors `[R, D]` of the audit images."""
-        return self._audit.embeddings
+        assert self.of_audit is not None
+        return self.of_audit.embeddings
 
     def images(self, table: ImageTable) -> np.ndarray:
         """Vectors `[N, D]` of the split's images."""
-        return self._images.embeddings
+        assert self.of_split is not None
+        return self.of_split.embeddings
 
     def crops(self, crops: np.ndarray) -> np.ndarray:
         """Vectors `[M, D]` of uint8 images `[M, S, S, 3]`."""

@@ -272,7 +272,7 @@ def concept_stage(
     """(key, concepts of the images of a split by the run's concept source); with `places` also where they are."""
     source, table = options.concepts, looking.benchmark.split(split)
     assert source is not None
-    look = looking.at(split) if source.needs_clip else None
+    look = looking.at(split, source.needs_images) if source.needs_clip else None
 
     def make(folder: Path) -> None:
         source.find(table, view, look, places=places).save(folder)

@@ -1,5 +1,6 @@
 import re
 from html.parser import HTMLParser
+from urllib.parse import quote
 
 import pytest
 from fake_runs import make_run, make_runs
@@ -139,13 +140,22 @@ def test_unreadable_examples_are_named(tmp_path, undrawn):
     assert "failures.png" in text and "What f0 gets wrong" not in text
 
 
-def test_the_page_of_a_generated_debug_set_is_linked_where_there_is_one(tmp_path):
-    from aaca.evaluate.report import _page
+@pytest.mark.parametrize("file", ["debugset.html", "story.html"])
+def test_the_pages_of_a_run_are_linked_where_there_are_any(tmp_path, file):
+    folder = make_run(tmp_path, "g llm #1", 0, share=0.1)
+    comparison = compare(tmp_path)
+    link = f'href="{quote(f"{folder.parent.name}/{folder.name}/{file}")}"'
+    assert link not in render(comparison.settings, comparison.notes)
+    (folder / file).write_text("")
+    assert link in render(comparison.settings, comparison.notes)
 
-    class Run:
-        folder = tmp_path / "runs" / "method=g_llm,seed=0 #1"
 
-    assert _page([Run()]) == ""  # type: ignore[list-item]
-    Run.folder.mkdir(parents=True)
-    (Run.folder / "debugset.html").write_text("")
-    assert _page([Run()]) == "runs/method%3Dg_llm%2Cseed%3D0%20%231/debugset.html"  # type: ignore[list-item]
+def test_who_decided_is_said(tmp_path):
+    make_run(tmp_path, "aaca", 0, share=0.1, annotator="simulated: oracle")
+    make_run(tmp_path, "aaca_people", 0, share=0.1, annotator="ann, ben")
+    notes = " ".join(note for setting in compare(tmp_path).settings for note in setting.notes)
+    assert (
+        "aaca: no person was asked; which concepts confound and which are valid was decided by simulated: oracle"
+        in notes
+    )
+    assert "aaca_people: which concepts confound" in notes and "decided by ann, ben" in notes

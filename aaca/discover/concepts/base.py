@@ -44,6 +44,7 @@ class ConceptSource(ABC):
     """Finds concepts in images."""
 
     needs_clip: bool = False  # whether `look` is used
+    needs_images: bool = True  # whether `Look.images` or `Look.reference` is, where `look` is
     needs_truth: frozenset[str] = frozenset()  # of `BenchmarkSource.truth`
 
     @abstractmethod

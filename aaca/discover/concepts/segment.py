@@ -31,6 +31,7 @@ class Segment(ConceptSource):
     """
 
     needs_clip = True
+    needs_images = False
 
     def __init__(
         self, parts: int = 6, compactness: float = 0.6, margin: float = 0.02, vocabulary: str | None = None

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from aaca.concepts.concept_sets import ConceptKind
+from aaca.concepts.concept_sets import LONGEST, ConceptKind
 from aaca.runtime.errors import DataError
 from aaca.runtime.files import atomic_path
 
@@ -52,6 +52,9 @@ class ConceptTable:
         )
         if n and not frame["row"].between(0, images - 1).all():
             raise DataError(f"concept table: rows must lie in 0…{images - 1}")
+        for name in set(concepts):
+            if not 0 < len(name) <= LONGEST:
+                raise DataError(f"concept table: {name[:80]!r}; expected names of 1…{LONGEST} characters")
         return cls(frame, kept, images)
 
     @property

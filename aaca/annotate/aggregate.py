@@ -19,10 +19,10 @@ HIGHEST = 5  # relevance
 class VoteRules:
     """When answers make a verdict.
 
-    `votes`: answers that a (class, concept) needs, from at least `people` (all, where fewer answered). Mean relevance up
-    to `confounded` is a confounder, from `valid` on valid, between neutral. `valid_votes`: answers that name it as what
-    the class should be known by. `evidence`: a confounder also needs the statistics to say so; without them people's
-    word is enough.
+    `votes`: answers that a (class, concept) needs, from at least `people` (all, where fewer answered). Mean relevance
+    up to `confounded` is a confounder, from `valid` on valid, between neutral. `valid_votes`: answers that name it as
+    what the class should be known by. `evidence`: a confounder also needs the statistics to say so; without them
+    people's word is enough.
     `merge`: name → the name it counts as (a run with `clip=` proposes pairs in `synonyms.csv`).
     """
 

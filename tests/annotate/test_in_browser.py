@@ -1,5 +1,6 @@
 """A person at the page, in a real browser: ten tasks, by mouse and by keys; two people at once; kill -9 in between."""
 
+import json
 import re
 import shutil
 import signal
@@ -183,3 +184,21 @@ def test_it_fits_a_small_screen(browser, tmp_path):
         page = opened(browser, address, "ann")
         page.set_viewport_size({"width": 360, "height": 740})
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth + 1")
+
+
+def test_what_the_numbers_blame_is_filled_in_and_shown_without_highlight(browser, tmp_path):
+    folder = pack_folder(tmp_path / "pack", 3)
+    first, *rest = (folder / "tasks.jsonl").read_text().splitlines()
+    asked = {**json.loads(first), "kind": "suspect", "about": "beak"}
+    (folder / "tasks.jsonl").write_text("\n".join([json.dumps(asked), *rest]) + "\n")
+    with served(folder, tmp_path / "answers.jsonl") as (address, _):
+        page = opened(browser, address, "ann")
+        page.locator("#why", has_text="The numbers blame “beak” here").wait_for()
+        assert page.input_value("#content") == "beak" and not page.is_visible("#overlay")
+        page.keyboard.press("1")
+        page.keyboard.press("Enter")
+        count(page, 1, of=3)
+        page.wait_for_selector("#overlay", state="visible")  # the next task is about what is highlighted
+        page.context.close()
+    (answer,) = load_lines(tmp_path / "answers.jsonl", Answer)
+    assert (answer.content, answer.type, answer.relevance) == ("beak", "attribute", 1)

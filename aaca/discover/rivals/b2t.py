@@ -1,18 +1,15 @@
 """`b2t`: keywords of failures' captions that failures look like and right images do not (Kim et al., CVPR 2024)."""
 
-from typing import Any
-
 import numpy as np
 
 from aaca.discover.concepts.keywords import captions_of, keywords, kinds_of
-from aaca.discover.concepts.vocabulary import TEXTS, vocabulary_file
-from aaca.discover.rivals.base import Findings, Rival, Suspect, check_most
+from aaca.discover.concepts.vocabulary import TEXTS
+from aaca.discover.rivals.base import Findings, Suspect, WordRival
 from aaca.runtime.errors import ConfigError
-from aaca.runtime.files import file_sha256
 from aaca.world.language import with_article
 
 
-class B2T(Rival):
+class B2T(WordRival):
     """CLIP score of a keyword: mean cosine with a class's failures less mean cosine with its right images (eq. 1).
 
     Keywords come from the dataset's captions by frequency (the paper: a captioner, and YAKE).
@@ -24,16 +21,11 @@ class B2T(Rival):
 
     """
 
-    needs_clip = True
-
     def __init__(self, least: int = 3, most: int = 5, vocabulary: str | None = None) -> None:
         if least < 1:
             raise ConfigError(f"discovery.least: {least}; expected 1 or more images")
-        self.least, self.most, self.vocabulary = least, check_most(most), vocabulary
-
-    def fingerprint(self) -> dict[str, Any]:
-        """The vocabulary by content."""
-        return {"words": file_sha256(vocabulary_file(self.vocabulary))}
+        super().__init__(most, vocabulary)
+        self.least = least
 
     def suspects(self, findings: Findings) -> list[Suspect]:
         """Keywords of each class's failures. Raises `DataError` where images have no captions."""

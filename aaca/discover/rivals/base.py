@@ -12,7 +12,9 @@ from aaca.concepts.concept_sets import ANY, ClassConcepts, Concept, ConceptKind,
 from aaca.data.table import ImageTable
 from aaca.discover.concepts.base import Look
 from aaca.discover.concepts.table import ConceptTable
+from aaca.discover.concepts.vocabulary import Vocabulary, vocabulary_file
 from aaca.runtime.errors import ConfigError
+from aaca.runtime.files import file_sha256
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Suspect:
 class Rival(ABC):
     """Names suspects, and never asks a person; the sets it gives have nothing valid but the class itself."""
 
+    most: int  # concepts a class
     needs_clip: bool = False
     needs_concepts: bool = False  # whether `Findings.in_train` is used
 
@@ -79,6 +82,25 @@ def check_most(most: int) -> int:
     if most < 1:
         raise ConfigError(f"discovery.most: {most}; expected 1 or more concepts a class")
     return most
+
+
+class WordRival(Rival):
+    """A rival that looks with an image-text model, and names by a vocabulary (a YAML file; None: the one that ships)."""
+
+    needs_clip = True
+
+    def __init__(self, most: int, vocabulary: str | None) -> None:
+        self.most, self.vocabulary = check_most(most), vocabulary
+        assert self.words.names  # a mistake in the file is said before any work
+
+    @property
+    def words(self) -> Vocabulary:
+        """The names that may be said."""
+        return Vocabulary.load(self.vocabulary, "discovery.vocabulary")
+
+    def fingerprint(self) -> dict[str, Any]:
+        """The vocabulary by content."""
+        return {"words": file_sha256(vocabulary_file(self.vocabulary))}
 
 
 def as_sets(

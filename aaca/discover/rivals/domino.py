@@ -1,20 +1,16 @@
 """`domino`: slices of audit images that look alike and are misjudged alike (Eyuboglu et al., ICLR 2022)."""
 
-from typing import Any
-
 import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 
-from aaca.discover.concepts.vocabulary import Vocabulary, vocabulary_file
-from aaca.discover.rivals.base import Findings, Rival, Suspect, check_most
+from aaca.discover.rivals.base import Findings, Suspect, WordRival
 from aaca.runtime.errors import ConfigError
-from aaca.runtime.files import file_sha256
 
 FLOOR = 1e-6
 
 
-class Domino(Rival):
+class Domino(WordRival):
     """A mixture model p(s) N(z|s) p(y|s)^γ p(ŷ|s)^γ over image vectors, labels and predictions, fitted by EM (eq. 3).
 
     Of each slice whose images are mostly misjudged, the concepts are those whose text is nearest to the slice's mean
@@ -30,8 +26,6 @@ class Domino(Rival):
 
     """
 
-    needs_clip = True
-
     def __init__(
         self,
         slices: int = 16,
@@ -46,19 +40,13 @@ class Domino(Rival):
                 raise ConfigError(f"discovery.{name}: {value}; expected 1 or more")
         if gamma < 0:
             raise ConfigError(f"discovery.gamma: {gamma}; expected 0 or more")
-        Vocabulary.load(vocabulary, "discovery.vocabulary")
+        super().__init__(most, vocabulary)
         self.slices, self.gamma, self.components, self.steps = slices, gamma, components, steps
-        self.most, self.vocabulary = check_most(most), vocabulary
-
-    def fingerprint(self) -> dict[str, Any]:
-        """The vocabulary by content."""
-        return {"words": file_sha256(vocabulary_file(self.vocabulary))}
 
     def suspects(self, findings: Findings) -> list[Suspect]:
         """Concepts of the slices that are mostly wrong; a score counts as often as a slice has failures."""
         assert findings.look is not None
-        words = Vocabulary.load(self.vocabulary, "discovery.vocabulary")
-        texts, images = words.vectors(findings.look), findings.look.images(findings.audit)
+        texts, images = self.words.vectors(findings.look), findings.look.images(findings.audit)
         count = len(findings.classes)
         truth = np.eye(count)[findings.labels]
         components = min(self.components, *images.shape)
@@ -81,7 +69,7 @@ class Domino(Rival):
             scores = texts @ (prototype / max(FLOOR, float(np.linalg.norm(prototype)))) * len(own)
             found += [
                 Suspect(findings.classes[label], findings.rival_of(own), concept, kind, float(score))
-                for concept, kind, score in zip(words.names, words.kinds, scores, strict=True)
+                for concept, kind, score in zip(self.words.names, self.words.kinds, scores, strict=True)
             ]
         return found
 

@@ -1,20 +1,16 @@
 """`failure_direction`: which way in an image-text space do a class's failures lie (Jain et al., ICLR 2023)."""
 
-from typing import Any
-
 import numpy as np
 from sklearn.model_selection import cross_val_score
 from sklearn.svm import LinearSVC
 
-from aaca.discover.concepts.vocabulary import Vocabulary, vocabulary_file
-from aaca.discover.rivals.base import Findings, Rival, Suspect, check_most
+from aaca.discover.rivals.base import Findings, Suspect, WordRival
 from aaca.runtime.errors import ConfigError
-from aaca.runtime.files import file_sha256
 
 FOLDS = 3
 
 
-class FailureDirection(Rival):
+class FailureDirection(WordRival):
     """A linear SVM a class between failures and right images; concepts are ranked by their text along its normal.
 
     Args:
@@ -25,25 +21,18 @@ class FailureDirection(Rival):
 
     """
 
-    needs_clip = True
-
     def __init__(self, c: float = 0.1, balanced: float = 0.6, most: int = 5, vocabulary: str | None = None) -> None:
         if c <= 0:
             raise ConfigError(f"discovery.c: {c}; expected a positive number")
         if not 0.5 <= balanced < 1:
             raise ConfigError(f"discovery.balanced: {balanced}; expected a balanced accuracy in [0.5, 1)")
-        Vocabulary.load(vocabulary, "discovery.vocabulary")
-        self.c, self.balanced, self.most, self.vocabulary = c, balanced, check_most(most), vocabulary
-
-    def fingerprint(self) -> dict[str, Any]:
-        """The vocabulary by content."""
-        return {"words": file_sha256(vocabulary_file(self.vocabulary))}
+        super().__init__(most, vocabulary)
+        self.c, self.balanced = c, balanced
 
     def suspects(self, findings: Findings) -> list[Suspect]:
         """Concepts towards the failures of each class that an SVM can tell from its right images."""
         assert findings.look is not None
-        words = Vocabulary.load(self.vocabulary, "discovery.vocabulary")
-        texts, images = words.vectors(findings.look), findings.look.images(findings.audit)
+        texts, images = self.words.vectors(findings.look), findings.look.images(findings.audit)
         texts = texts - texts.mean(axis=0)  # what all texts share points nowhere
         found = []
         for label, name in enumerate(findings.classes):
@@ -60,6 +49,6 @@ class FailureDirection(Rival):
             rival = findings.rival_of(np.flatnonzero(own)[failed])
             found += [
                 Suspect(name, rival, concept, kind, float(score))
-                for concept, kind, score in zip(words.names, words.kinds, scores, strict=True)
+                for concept, kind, score in zip(self.words.names, self.words.kinds, scores, strict=True)
             ]
         return found

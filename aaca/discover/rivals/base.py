@@ -85,13 +85,13 @@ def check_most(most: int) -> int:
 
 
 class WordRival(Rival):
-    """A rival that looks with an image-text model, and names by a vocabulary (a YAML file; None: the one that ships)."""
+    """A rival that looks with an image-text model and names by a vocabulary (a YAML file; None: the one that ships)."""
 
     needs_clip = True
 
     def __init__(self, most: int, vocabulary: str | None) -> None:
+        Vocabulary.load(vocabulary, "discovery.vocabulary")  # a mistake in the file is said before any work
         self.most, self.vocabulary = check_most(most), vocabulary
-        assert self.words.names  # a mistake in the file is said before any work
 
     @property
     def words(self) -> Vocabulary:

@@ -61,10 +61,11 @@ class Looking:
         """How a concept source looks at a split: at whole images (their vectors are made now), or only at crops."""
         if not images:
             return Look(self)
-        of_split, of_audit = (
-            self.vectors(self.benchmark_key, self.benchmark.split(name), name) for name in (split, "audit")
+        of_audit = self.vectors(self.benchmark_key, self.benchmark.split("audit"), "audit")
+        other = split != "audit"
+        return Look(
+            self, self.vectors(self.benchmark_key, self.benchmark.split(split), split) if other else of_audit, of_audit
         )
-        return Look(self, of_split, of_audit)
 
 
 @dataclass

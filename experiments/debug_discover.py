@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from aaca.annotate.aggregate import Verdicts, aggregate
+from aaca.annotate.aggregate import Verdicts, aggregate, counted
 from aaca.annotate.annotators.base import Knowledge
 from aaca.annotate.make_tasks import Shown, make_tasks
 from aaca.annotate.pack import PICTURES, TASKS, write_pack
@@ -259,7 +259,8 @@ class DiscoverStages:
             seen = audited.concepts.amounts(shares.names, maps[:, 0].astype(np.float32))
             present = audited.concepts.present(shares.names)
             looks = Looks(audited.predictions, shares.predicted), Looks(after.predictions, seen)
-            table = reanalyse(audited.classes, audited.labels, shares.names, present, sets, *looks)
+            names = [counted(name, self.parts.votes.merge) for name in shares.names]
+            table = reanalyse(audited.classes, audited.labels, names, present, sets, *looks)
             table.to_csv(folder / REANALYSIS, index=False)
 
         inputs = {"maps": map_key, "concept_sets": self.kept[SETS].parent.name}

@@ -38,10 +38,11 @@ TABLE = "generated.parquet"
 
 @dataclass(frozen=True)
 class Generated:
-    """What a generator made: every image that was asked for, failed ones without a file."""
+    """What a generator made, and what it was asked for."""
 
     key: str  # of the images' stage
     table: ImageTable  # of the images there are
+    requested: pd.DataFrame  # of all, failed ones included
     asked: dict[int, int]  # label → how many
     redrawn: dict[int, int]  # label → blank ones before them
 
@@ -144,7 +145,7 @@ class GenerateStages:
         frame = pd.read_parquet(stage.folder / TABLE)
         table = ImageTable.build(frame[~frame["failed"]].reset_index(drop=True), self.classes, stage.folder)
         counts = frame.groupby("label")
-        return Generated(stage.key, table, counts.size().to_dict(), counts["redrawn"].sum().to_dict())
+        return Generated(stage.key, table, frame, counts.size().to_dict(), counts["redrawn"].sum().to_dict())
 
     def seen(self, made: Generated) -> dict[str, Scored]:
         """Vectors of the generated images and of train, where a filter looks at them. All ranks call it."""
@@ -208,7 +209,7 @@ class GenerateStages:
             kept = np.flatnonzero(reasons == "")
             table = replace(made.table, frame=frame).take(kept)
             seed = purpose_seed(options.seed, "select")
-            quotas = None if config.quotas == "none" else Quotas.by(config.quotas, frame)
+            quotas = None if config.quotas == "none" else Quotas.by(config.quotas, made.requested)
             args = (options.selector, features.take(kept), table, audit, train, config.per_class, seed)
             picked = select_debug_set(*args, fill=config.fill, quotas=quotas)
             taken = frame["id"].isin(set(picked.table.frame["origin_id"])).to_numpy()

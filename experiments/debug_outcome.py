@@ -107,9 +107,10 @@ def outcome_of(
 
 def _costs(finished: Finished) -> dict[str, Any]:
     """Seconds by stage; the method's own are its selection, its refit and the refit's test pass."""
-    history = finished.history
+    history = list({stage.key: stage for stage in reversed(finished.history)}.values())[::-1]  # each once
+    last = finished.history[-1].key
     shared = {stage.key for stage in history[: history.index(finished.f0) + 1]}
-    shared |= {stage.key for stage in history if stage.name == "features"} - {history[-1].key}
+    shared |= {stage.key for stage in history if stage.name == "features"} - {last}
     names = [f"{stage.name}-{number}" for number, stage in enumerate(history, start=1)]
     fit = json.loads((finished.repaired.folder / "fit.json").read_text(encoding="utf-8"))
     return {

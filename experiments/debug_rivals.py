@@ -42,6 +42,7 @@ class RivalStages:
         seed = purpose_seed(self.options.seed, "discover")
         classes = self.benchmark.classes
         look = self.looking.at("audit") if rival.needs_clip else None
+        concepts_key, concepts = self._in_train() if rival.needs_concepts else ("", None)  # a stage: all ranks ask
 
         def make(folder: Path) -> None:
             nouns = tuple(class_noun(name) for name in classes)
@@ -52,7 +53,7 @@ class RivalStages:
                 probabilities=self.audit.probabilities,
                 train_labels=self.benchmark.split("train").labels,
                 look=look,
-                in_train=lambda: self._in_train()[1],
+                in_train=concepts,
                 seed=seed % 2**32,
             )
             name = type(rival).__name__
@@ -70,7 +71,7 @@ class RivalStages:
             "benchmark": self.benchmark_key,
             "rival": {**identity(rival), **rival.fingerprint()},
             "clip": self.looking.fingerprint() if rival.needs_clip else None,
-            "concepts": self._in_train()[0] if rival.needs_concepts else None,
+            "concepts": concepts_key,
             "seed": seed,
         }
         stage = self.cache.stage("concept_sets", inputs, make)

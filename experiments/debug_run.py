@@ -85,7 +85,14 @@ def check_feasible(options: DebugConfig) -> None:
             parts.prompts.check(classes)
         if options.discovers:
             _check_discovery(options)
+    if options.discovery is not None and not options.discovers:
+        raise ConfigError(
+            "discovery: given, but nothing reads it; expected prompts=concept_sets without a file, as in method=aaca"
+        )
     source = options.debugset.candidates
+    recipes = options.prompts is not None and options.prompts.has_recipes
+    if options.debugset.quotas == "recipe" and source == "generated" and not recipes:
+        raise ConfigError("debugset.quotas: recipe, but these prompts have no recipes; expected prompt or none")
     if options.debugset.quotas != "none" and source != "generated":
         raise ConfigError(
             f"debugset.quotas: {options.debugset.quotas}, but debugset.candidates is {source}; expected none"
@@ -101,11 +108,12 @@ def _check_discovery(options: DebugConfig) -> None:
     if options.discovery is not None:
         rival = options.rival()
         needs = {"concepts": options.concepts} if rival.needs_concepts else {}
+        known = options.dataset.truth() | {"masks"}  # it asks what is there, not where
     else:
         asking = options.asking()
         asking.attribution.cells(options.model.build(2, options.recipe.drop_path, start_weights=False))
         needs = {"concepts": asking.concepts, "annotator": asking.annotator}
-    known = options.dataset.truth()
+        known = options.dataset.truth()
     for name, part in needs.items():
         missing = sorted(part.needs_truth - known) if part is not None else []
         if missing:
@@ -320,6 +328,17 @@ class DebugRun:
         }
         return self.cache.stage("refit", inputs, make, together=True)
 
+    def _check_inputs(self, benchmark: Benchmark) -> None:
+        """Raise an error, before any training, where what was given does not fit the images."""
+        options = self.options
+        if options.prompts is not None:
+            options.prompts.check(benchmark.classes)
+        if options.discovers and options.discovery is not None:
+            options.discovery.check(benchmark.split("audit"))
+        if options.discovers and options.concepts is not None and options.discovery is None:
+            for split in ("audit", "train"):
+                options.concepts.check(benchmark.split(split))
+
     def outcome(self) -> Outcome:
         """Run all stages, compare f0 and the repaired classifier on test, and write the run's folder."""
         reset_peak_memory()
@@ -328,6 +347,7 @@ class DebugRun:
         key = bench_stage.key
         if self.options.generator is not None:
             self.options.generator.check(benchmark.classes)
+        self._check_inputs(benchmark)
         f0 = self.f0(key, benchmark)
         audit = self.features(f0, key, benchmark.split("audit"), "audit")
         wrong = int((audit.predictions != audit.labels).sum())

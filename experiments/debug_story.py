@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from aaca.concepts.concept_sets import ANY, ConceptSets
+from aaca.concepts.concept_sets import ANY, Concept, ConceptSets
 from aaca.data.features import Scored
 from aaca.data.table import ImageTable
 from aaca.debugset.debug_set import DebugSet
@@ -44,7 +44,7 @@ def story_of(stages: DiscoverStages, sets: ConceptSets, after: Scored, debug: De
         sights=_sights(stages, np.flatnonzero(wrong), after),
         evidence=_rows(_suspicious(evidence, name)),
         meanings={column: MEANINGS[column] for column in SHOWN},
-        confounded=[f"{one.name} (says {one.rival})" if one.rival else one.name for one in concepts.confounded],
+        confounded=[_blame(one) for one in concepts.confounded],
         valid=[one.name for one in concepts.valid],
         drawn=_drawn(debug.table, label),
         again=_rows(again[again["class"] == name].drop(columns="class").head(ROWS)),
@@ -98,6 +98,12 @@ def _suspicious(evidence: pd.DataFrame, name: str) -> pd.DataFrame:
         ["most", "log_odds"], ascending=False, kind="stable"
     )
     return order.head(ROWS)[list(SHOWN)].replace({"rival": {ANY: "any"}})
+
+
+def _blame(concept: Concept) -> str:
+    if not concept.rival:
+        return concept.name
+    return f"{concept.name} (makes it say {'another class' if concept.rival == ANY else concept.rival})"
 
 
 def _drawn(table: ImageTable, label: int) -> list[Drawn]:

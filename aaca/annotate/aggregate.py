@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from aaca.annotate.agreement import krippendorff_alpha
-from aaca.annotate.task import Answer
-from aaca.concepts.concept_sets import ClassConcepts, Concept, ConceptKind, normal
+from aaca.annotate.task import SUSPECT, Answer
+from aaca.concepts.concept_sets import LONGEST, ClassConcepts, Concept, ConceptKind, normal
 from aaca.runtime.errors import ConfigError
 
 HIGHEST = 5  # relevance
@@ -37,6 +37,8 @@ class VoteRules:
     def __post_init__(self) -> None:
         """Raise `ConfigError` on limits that make no sense."""
         for name, other in self.merge.items():
+            if not 0 < len(normal(other)) <= LONGEST or not other.isprintable():
+                raise ConfigError(f"votes.merge.{name}: {other!r}; expected a name of 1…{LONGEST} characters")
             if normal(other) in {normal(key) for key in self.merge}:
                 raise ConfigError(
                     f"votes.merge: {name} counts as {other}, which is merged itself; expected a last name"
@@ -73,6 +75,7 @@ def aggregate(
 ) -> Verdicts:
     """Verdicts of all classes. `evidence`: its table."""
     answers = [merged(answer, rules.merge) for answer in answers]
+    evidence = evidence.assign(concept=[counted(name, rules.merge) for name in evidence["concept"]])
     mislabelled = _mislabelled(answers)
     usable = [answer for answer in answers if answer.image_id not in mislabelled and answer.flag != "cannot tell"]
     relevance: dict[tuple[str, str], list[float]] = defaultdict(list)
@@ -118,11 +121,13 @@ def aggregate(
 
 def merged(answer: Answer, merge: Mapping[str, str]) -> Answer:
     """The answer with names that count as another replaced by that."""
-    if not merge:
-        return answer
-    counts_as = {normal(name): other for name, other in merge.items()}
-    content, *valid = (counts_as.get(normal(name), name) for name in (answer.content, *answer.valid))
-    return replace(answer, content=content, valid=tuple(dict.fromkeys(valid)))
+    valid = dict.fromkeys(counted(name, merge) for name in answer.valid)
+    return replace(answer, content=counted(answer.content, merge), valid=tuple(valid))
+
+
+def counted(name: str, merge: Mapping[str, str]) -> str:
+    """The name that a name counts as."""
+    return {normal(old): new for old, new in merge.items()}.get(normal(name), name)
 
 
 def _evidence_of(evidence: pd.DataFrame, true: str, concept: str) -> dict[str, object]:
@@ -163,10 +168,12 @@ def _sets(rows: pd.DataFrame, kinds: Mapping[str, ConceptKind]) -> ClassConcepts
 
 
 def _mislabelled(answers: Sequence[Answer]) -> list[str]:
-    flags: dict[str, list[bool]] = defaultdict(list)
+    # by most of the people who saw the image; who said so in one of its tasks has said so
+    flags: dict[str, dict[str, bool]] = defaultdict(dict)
     for answer in answers:
-        flags[answer.image_id].append(answer.flag == "label wrong")
-    return sorted(image for image, said in flags.items() if sum(said) * 2 > len(said))
+        own = flags[answer.image_id]
+        own[answer.annotator] = own.get(answer.annotator, False) or answer.flag == "label wrong"
+    return sorted(image for image, said in flags.items() if sum(said.values()) * 2 > len(said))
 
 
 def _matrix(answers: Sequence[Answer]) -> np.ndarray:
@@ -184,6 +191,6 @@ def _matrix(answers: Sequence[Answer]) -> np.ndarray:
 def _difficulty(answers: Sequence[Answer]) -> dict[str, float]:
     given: dict[str, list[float]] = defaultdict(list)
     for answer in answers:
-        if answer.relevance is not None:
+        if answer.relevance is not None and not answer.task_id.startswith(f"{SUSPECT}/"):
             given[answer.image_id].append(answer.relevance)
     return {image: float(np.mean(values)) / HIGHEST for image, values in sorted(given.items())}

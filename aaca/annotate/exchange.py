@@ -17,7 +17,7 @@ TIMES = ("seconds", "ts")
 
 LABEL_STUDIO = """\
 <View>
-  <Header value="It is: $class. The model says: $predicted."/>
+  <Header value="It is: $class. The model says: $predicted. $question"/>
   <Image name="image" value="$image"/>
   <Image name="overlay" value="$predicted_map"/>
   <TextArea name="content" toName="image" maxSubmissions="1" placeholder="what does the highlighted part show?"/>
@@ -143,11 +143,18 @@ def to_label_studio(pack: Pack) -> str:
                 "predicted_map": pictures["predicted"],
                 "class": task.class_,
                 "predicted": task.predicted,
+                "question": _question(task),
             },
         }
         for number, (task, pictures) in enumerate(zip(pack.tasks, pack.pictures, strict=True), 1)
     ]
     return json.dumps(tasks, ensure_ascii=False) + "\n"
+
+
+def _question(task: Task) -> str:
+    if task.about:
+        return f"Do not mind the highlight: write {task.about!r} below, and how much it belongs to the class."
+    return "What does the highlighted part show, and how much does it belong to the class?"
 
 
 def from_label_studio(text: str, where: str, tasks: Sequence[Task]) -> list[Answer]:

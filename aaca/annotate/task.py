@@ -25,6 +25,8 @@ def _printable(name: str) -> str:
 Name = Annotated[str, AfterValidator(_printable), Field(min_length=1, max_length=LONGEST)]
 Relevance = Annotated[float, Field(ge=1, le=5)]
 MOST_VALID = 5
+SUSPECT = "suspect"
+"""Kind of a task, and first part of its id, that is about a concept which the statistics blame."""
 
 
 @dataclass(frozen=True)

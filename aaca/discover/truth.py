@@ -20,7 +20,8 @@ def recovery(sets: ConceptSets, confounders: Sequence[Mapping[str, Any]]) -> pd.
     """One row a planted bug, with the columns of `COLUMNS`.
 
     A concept is blamed for a class where the model knows the class by it (a confounder of the class without a rival),
-    or where it makes the model say the class (a confounder of another class with this rival).
+    or where it makes the model say the class (a confounder of another class with this rival). A confounder that makes
+    the model say whichever class (`*`) is blamed for none in particular, and does not count.
     """
     rows = []
     for planted in confounders:

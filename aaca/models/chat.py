@@ -16,9 +16,9 @@ OPENAI_URL = "https://api.openai.com/v1"
 
 REMEDIES = {
     401: "the key is not valid there: set {key_variable}",
-    403: "the key may not use this model: set {key_variable} or prompts.provider.model=",
+    403: "the key may not use this model: set {key_variable} or {part}.model=",
     404: "no such model or path: set {part}.model= or {part}.base_url= (most end in /v1)",
-    429: "the rate or the quota is used up: wait, then run again; answers so far are kept",
+    429: "the rate or the quota is used up: wait, then run again",
 }
 
 

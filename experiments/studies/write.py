@@ -17,10 +17,14 @@ def main(folder: Path) -> None:
     table = pd.read_csv(folder / "results.csv")
     for name in [column for column in table.columns if column.endswith("_sd")]:
         mean, sd = table[name.removesuffix("_sd")], table.pop(name)
-        table[name.removesuffix("_sd")] = [f"{m:.1f} ± {s:.1f}" for m, s in zip(mean, sd, strict=True)]
+        table[name.removesuffix("_sd")] = [
+            f"{m:.1f}" if pd.isna(s) else f"{m:.1f} ± {s:.1f}" for m, s in zip(mean, sd, strict=True)
+        ]
     shown = table.drop(columns=[name for name in LEFT_OUT if name in table])
     file = folder / "README.md"
     text = file.read_text(encoding="utf-8")
+    if "<!-- table -->" not in text:
+        raise SystemExit(f"{file}: no marks <!-- table --> and <!-- /table -->")
     found = re.sub(
         r"<!-- table -->.*<!-- /table -->",
         lambda _: f"<!-- table -->\n{markdown(shown)}\n<!-- /table -->",

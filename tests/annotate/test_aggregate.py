@@ -1,5 +1,7 @@
 """What answers add up to: verdicts, agreement, wrong labels; people against statistics."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -92,6 +94,17 @@ def test_images_whose_label_most_call_wrong_are_left_out_and_listed():
     found = aggregate(answers, evidence(SAND), VoteRules(), CLASSES)
     assert found.mislabelled == ["9"] and found.counts["usable"] == 5
     assert "9" not in found.difficulty and found.difficulty["0"] == pytest.approx(0.2)
+
+
+def test_one_person_s_many_tasks_about_an_image_are_one_voice():
+    flagged = said("sand", image=9, person="a", flag="label wrong")
+    about = [replace(said("sand", image=9, person="a"), task_id=f"suspect/{name}/9") for name in ("sand", "ball")]
+    found = aggregate([*three("sand"), flagged, *about], evidence(SAND), VoteRules(), CLASSES)
+    assert found.mislabelled == ["9"]
+    only = aggregate(about, evidence(SAND), VoteRules(), CLASSES)
+    assert (
+        only.difficulty == {} and only.counts["usable"] == 2
+    )  # what is asked because it is suspected says nothing of it
 
 
 def test_who_cannot_tell_has_no_vote():

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -47,6 +48,9 @@ def test_label_studio_gets_pictures_and_gives_answers(tmp_path):
     exported = json.loads(to_label_studio(pack))
     assert [entry["data"]["task_id"] for entry in exported] == [task.task_id for task in pack.tasks]
     assert all(entry["data"]["image"].startswith("data:image/webp;base64,") for entry in exported)
+    assert all("highlighted part" in entry["data"]["question"] for entry in exported)
+    asked = replace(pack, tasks=[replace(task, kind="suspect", about="sand") for task in pack.tasks])
+    assert all("write 'sand'" in entry["data"]["question"] for entry in json.loads(to_label_studio(asked)))
     said = [
         {"from_name": "content", "to_name": "image", "type": "textarea", "value": {"text": ["sand"]}},
         {"from_name": "type", "to_name": "image", "type": "choices", "value": {"choices": ["background"]}},

@@ -8,7 +8,9 @@ import pytest
 from aaca.annotate.annotators.base import Knowledge
 from aaca.annotate.annotators.llm import LlmAnnotator, read_ratings
 from aaca.annotate.task import Candidate, Task
+from aaca.runtime.config import identity
 from aaca.runtime.errors import AacaError
+from aaca.runtime.files import digest
 
 NAMES = ("sand", "beak")
 GOOD = json.dumps({"sand": 1, "beak": 5})
@@ -42,8 +44,13 @@ def test_one_question_a_class_and_names_are_data(asked):
     assert (first.content, first.relevance, first.valid) == ("sand", 1.0, ("beak",))
     assert first.annotator.startswith("simulated llm tiny at")
     assert [json.loads(user) for user in asked[0]] == [
-        {"class": name, "things": ["sand", "beak"]} for name in ("bird", "mammal")
-    ]
+        {"class": "bird", "things": ["sand", "beak"]}
+    ]  # no task of mammals
+
+
+def test_equal_annotators_have_equal_keys():
+    one, other = (LlmAnnotator("tiny", base_url="http://127.0.0.1:1/v1") for _ in range(2))
+    assert digest({**identity(one), **one.fingerprint()}) == digest({**identity(other), **other.fingerprint()})
 
 
 def test_an_answer_without_a_number_is_asked_again_then_refused(asked):

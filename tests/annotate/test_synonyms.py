@@ -39,6 +39,23 @@ def test_merged_names_share_their_votes():
     assert [concept.name for concept in together.valid] == ["beak"]
 
 
+def test_a_merge_renames_the_evidence_too():
+    evidence = pd.DataFrame(
+        {"class": ["bird"], "rival": ["*"], "concept": ["sand"], "kind": ["background"], "confounder": [False]}
+        | {"relied_on": [True], "S_conf": [0.0], "S_rely": [2.0], "S_val": [0.1]}
+    )
+    said = [answer(number, "beach") for number in range(3)]
+    rules = VoteRules(votes=3, people=1, merge={"sand": "beach"})
+    (concept,) = aggregate(said, evidence, rules, ["bird"]).classes["bird"].confounded
+    assert (concept.name, concept.kind, concept.score) == ("beach", "background", 2.0)
+
+
+def test_a_name_that_cannot_be_one_is_refused():
+    for other in ("", "x" * 61):
+        with pytest.raises(ConfigError, match=r"votes\.merge\.sand"):
+            VoteRules(merge={"sand": other})
+
+
 def test_a_chain_of_merges_is_refused():
     with pytest.raises(ConfigError, match=r"votes\.merge: shore counts as beach, which is merged itself"):
         VoteRules(merge={"shore": "beach", "beach": "sand"})

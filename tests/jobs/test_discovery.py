@@ -73,13 +73,15 @@ def test_people_s_answers_take_the_annotator_s_place(discovered, run: Run, tmp_p
 def test_a_discovery_that_asks_nobody(discovered, run: Run, tmp_path, rival):
     root = tmp_path / "root"
     shutil.copytree(discovered / "stages", root / "stages")
-    choices = ("concepts=gt",) if rival == "conbias" else ("clip=tiny", "discovery.least=1")
+    # one of them on two ranks: what it asks for are stages, which all ranks make
+    choices = ("concepts=gt", "trainer=ddp_cpu") if rival == "conbias" else ("clip=tiny", "discovery.least=1")
     status, said = run("debug", *QUICK, *SMOKE, f"discovery={rival}", *choices, f"paths.root={root}")
     assert status == 0, said
     found = folder(root)
     assert ConceptSets.load(found / "concept_sets.yaml", CLASSES).meta["annotator"].startswith("simulated: nobody")
     planted = pd.read_csv(found / "recovery.csv")
-    assert planted["class"].tolist() == ["bird", "mammal", "produce"] and (planted["blamed"] >= 0).all()
+    assert planted["class"].tolist() == ["bird", "mammal", "produce"]
+    assert planted["blamed"].sum() > 0 or rival == "b2t"  # the training data of twelve images a class does have the bug
     assert not (found / "tasks.jsonl").exists() and not (found / "reanalysis.csv").exists()
 
 
@@ -124,6 +126,8 @@ def test_tasks_go_out_as_files_and_answers_come_back(discovered, run: Run, tmp_p
             "annotator: Oracle needs what this dataset does not",
         ),
         (("method=aaca", "discovery=conbias", "dataset=animalscenes"), "concepts: GroundTruth needs what this dataset"),
+        (("method=g_llm", "discovery=b2t"), "discovery: given, but nothing reads it"),
+        (("method=g_llm", "debugset.quotas=recipe"), "debugset.quotas: recipe, but these prompts have no recipes"),
         ((*QUICK, "discovery=conbias"), "concepts: missing, and this discovery needs it; choose one: concepts=gt"),
         ((*QUICK, "discovery=b2t"), "clip: missing, and this discovery needs it; choose one: clip=tiny"),
     ],

@@ -38,20 +38,27 @@ class LlmAnnotator(Annotator):
         timeout: float = 60.0,
         retries: int = 3,
     ) -> None:
-        self.endpoint, self.retries = ChatEndpoint("annotator", model, base_url, key_variable, timeout), retries
+        self.model, self.base_url, self.key_variable = model, base_url, key_variable
+        self.timeout, self.retries = timeout, retries
+        self._endpoint()  # a mistake is said before any work
+
+    def _endpoint(self) -> ChatEndpoint:
+        # not an attribute: those make up the key of the answers' stage
+        return ChatEndpoint("annotator", self.model, self.base_url, self.key_variable, self.timeout)
 
     @property
     def name(self) -> str:
         """The model and the endpoint."""
-        return f"llm {self.endpoint.name}"[:40]
+        return f"llm {self._endpoint().name}"[:40]
 
     def fingerprint(self) -> dict[str, Any]:
         """Model and endpoint."""
-        return self.endpoint.fingerprint()
+        return self._endpoint().fingerprint()
 
     def answer_all(self, tasks: Sequence[Task], knowledge: Knowledge, seed: int) -> list[Answer]:
         """One answer a task. Raises `AacaError` when the endpoint does not rate every concept."""
-        rated = {name: self._rated(name, knowledge.names) for name in knowledge.classes} if knowledge.names else {}
+        asked = dict.fromkeys(task.class_ for task in tasks)
+        rated = {name: self._rated(name, knowledge.names) for name in asked} if knowledge.names else {}
         found = []
         for task in tasks:
             own, seen = rated.get(task.class_, {}), highlighted(task)
@@ -62,15 +69,15 @@ class LlmAnnotator(Annotator):
 
     def _rated(self, class_name: str, names: Sequence[str]) -> dict[str, float]:
         asked = json.dumps({"class": class_name, "things": list(names)}, ensure_ascii=False)
-        complaint = ""
+        complaint, endpoint = "", self._endpoint()
         for _ in range(self.retries + 1):
-            said = self.endpoint.ask(SYSTEM, asked + complaint)
+            said = endpoint.ask(SYSTEM, asked + complaint)
             ratings, reason = read_ratings(said, names)
             if not reason:
                 return ratings
             complaint = f"\nYour last answer was refused: {reason}. Answer again."
         raise AacaError(
-            f"annotator: {self.endpoint.name}: class {class_name!r}: the last of {self.retries + 1} answers was "
+            f"annotator: {endpoint.name}: class {class_name!r}: the last of {self.retries + 1} answers was "
             f"refused: {reason}; use another model (annotator.model=) or annotator=cooccurrence"
         )
 

@@ -32,6 +32,7 @@ class PromptWriter(ABC):
     """Writes the prompts of a debug set."""
 
     needs_concepts: bool = False  # whether concept sets have to be discovered first
+    has_recipes: bool = False  # whether prompts say by which recipe they were made
 
     def using(self, sets: ConceptSets) -> "PromptWriter":
         """The writer for a run that has discovered these concept sets."""

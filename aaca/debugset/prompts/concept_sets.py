@@ -29,6 +29,8 @@ class FromConceptSets(PromptWriter):
 
     """
 
+    has_recipes = True
+
     def __init__(self, weights: dict[str, float], file: str | None = None, most: int = 5) -> None:
         for name, weight in weights.items():
             if name not in RECIPES:

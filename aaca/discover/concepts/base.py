@@ -47,6 +47,10 @@ class ConceptSource(ABC):
     needs_images: bool = True  # whether `Look.images` or `Look.reference` is, where `look` is
     needs_truth: frozenset[str] = frozenset()  # of `BenchmarkSource.truth`
 
+    def check(self, table: ImageTable) -> None:
+        """Raise an error where a table lacks what is asked of it (captions …); called before any training."""
+        return None
+
     @abstractmethod
     def find(self, table: ImageTable, view: View, look: Look | None, places: bool) -> ConceptTable:
         """Concepts of the images of `table`; with `places` also their masks, where there are some."""

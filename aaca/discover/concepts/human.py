@@ -36,16 +36,24 @@ class Human(ConceptSource):
         """The file's content."""
         return {"file": file_sha256(Path(self.file))}
 
+    def check(self, table: ImageTable) -> None:
+        """Raise `DataError` where no line is about an image of the table."""
+        self._about(table)
+
     def find(self, table: ImageTable, view: View, look: Look | None, places: bool) -> ConceptTable:
         """One row a line about an image of `table`. Raises `DataError` where there is none."""
+        frame = self._about(table)
+        kinds: list[ConceptKind] = frame["kind"].tolist()
+        return ConceptTable.build(frame["row"].tolist(), frame["concept"].tolist(), kinds, None, len(table), view.cells)
+
+    def _about(self, table: ImageTable) -> pd.DataFrame:
         frame = self._read()
         rows = pd.Index(table.ids).get_indexer(frame["id"])
         frame = frame.assign(row=rows)[rows >= 0].drop_duplicates(["row", "concept"])
         if frame.empty:
             split = ", ".join(sorted(set(table.frame["split"])))
             raise DataError(f"concepts.file: {self.file}: no line is about an image of split {split}")
-        kinds: list[ConceptKind] = frame["kind"].tolist()
-        return ConceptTable.build(frame["row"].tolist(), frame["concept"].tolist(), kinds, None, len(table), view.cells)
+        return frame
 
     def _read(self) -> pd.DataFrame:
         try:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
 
 from aaca.concepts.concept_sets import LONGEST, ConceptKind, normal
 from aaca.data.table import ImageTable
@@ -13,6 +13,9 @@ from aaca.discover.concepts.table import ConceptTable
 from aaca.discover.concepts.vocabulary import Vocabulary, vocabulary_file
 from aaca.runtime.errors import ConfigError, DataError
 from aaca.runtime.files import file_sha256
+
+PLACES = ("left", "right")
+"""Words of a caption's grammar that name no thing, beyond the English stop words."""
 
 EVERYWHERE = 0.9
 """A word in a larger share of the captions ("photo") tells nothing."""
@@ -42,6 +45,10 @@ class CaptionKeywords(ConceptSource):
         """The vocabulary by content."""
         return {"words": file_sha256(vocabulary_file(self.vocabulary))}
 
+    def check(self, table: ImageTable) -> None:
+        """Raise `DataError` where an image has no caption."""
+        captions_of(table, "concepts")
+
     def find(self, table: ImageTable, view: View, look: Look | None, places: bool) -> ConceptTable:
         """One row a keyword of an image's caption. Raises `DataError` for a table without captions."""
         words, present = keywords(captions_of(table, "concepts"), self.least, self.words)
@@ -66,7 +73,7 @@ def captions_of(table: ImageTable, key: str) -> list[str]:
 
 def keywords(captions: Sequence[str], least: int, words: int = 1) -> tuple[list[str], np.ndarray]:
     """(keywords, which captions have them: bool `[N, V]`); in alphabetical order."""
-    counter = CountVectorizer(stop_words="english", ngram_range=(1, words), binary=True)
+    counter = CountVectorizer(stop_words=[*ENGLISH_STOP_WORDS, *PLACES], ngram_range=(1, words), binary=True)
     try:
         counts = counter.fit_transform(captions)
     except ValueError:  # nothing but stop words

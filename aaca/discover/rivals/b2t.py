@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from aaca.data.table import ImageTable
 from aaca.discover.concepts.keywords import captions_of, keywords, kinds_of
 from aaca.discover.concepts.vocabulary import TEXTS
 from aaca.discover.rivals.base import Findings, Suspect, WordRival
@@ -26,6 +27,10 @@ class B2T(WordRival):
             raise ConfigError(f"discovery.least: {least}; expected 1 or more images")
         super().__init__(most, vocabulary)
         self.least = least
+
+    def check(self, audit: ImageTable) -> None:
+        """Raise `DataError` where an image has no caption."""
+        captions_of(audit, "discovery")
 
     def suspects(self, findings: Findings) -> list[Suspect]:
         """Keywords of each class's failures. Raises `DataError` where images have no captions."""

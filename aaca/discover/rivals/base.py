@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ class Findings:
     """What is known of the audit images, and ways to learn more.
 
     `probabilities` `[N, K]`: of f0. `nouns`: the classes' names as a person would say them. `look`: an image-text model
-    (None where the rival needs none). `in_train`: asks the run's concept source for the concepts of training images.
+    (None where the rival needs none). `in_train`: the concepts of training images (None where the rival needs none).
     """
 
     classes: tuple[str, ...]
@@ -31,7 +31,7 @@ class Findings:
     probabilities: np.ndarray
     train_labels: np.ndarray
     look: Look | None
-    in_train: Callable[[], ConceptTable]
+    in_train: ConceptTable | None
     seed: int
 
     @property
@@ -67,6 +67,10 @@ class Rival(ABC):
     most: int  # concepts a class
     needs_clip: bool = False
     needs_concepts: bool = False  # whether `Findings.in_train` is used
+
+    def check(self, audit: ImageTable) -> None:
+        """Raise an error where the audit images lack what is asked of them; called before any training."""
+        return None
 
     @abstractmethod
     def suspects(self, findings: Findings) -> list[Suspect]:
@@ -108,14 +112,15 @@ def as_sets(
 ) -> ConceptSets:
     """The `most` best suspects of each class as confounders; the class itself is what is valid.
 
-    A class's own name is none of its confounders; of a concept blamed twice the better score counts.
+    No class's name is a confounder (that a failure looks like its rival explains nothing); of a concept blamed twice
+    the better score counts.
     """
-    found = {}
+    found, names = {}, {normal(noun) for noun in nouns}
     for name, noun in zip(classes, nouns, strict=True):
         best: dict[str, Suspect] = {}
         for suspect in suspects:
             key = normal(suspect.concept)
-            if suspect.class_ != name or key == normal(noun) or suspect.score <= 0:
+            if suspect.class_ != name or key in names or suspect.score <= 0:
                 continue
             if key not in best or best[key].score < suspect.score:
                 best[key] = suspect

@@ -28,7 +28,8 @@ class ConBias(Rival):
 
     def suspects(self, findings: Findings) -> list[Suspect]:
         """Concepts that are less frequent in a class than in the class that has them most; no class's own name."""
-        table = findings.in_train()
+        table = findings.in_train
+        assert table is not None
         own_names = {normal(noun) for noun in findings.nouns}
         names = [name for name in table.names if normal(name) not in own_names]
         kinds, present = table.kinds(), table.present(names)

@@ -100,7 +100,7 @@ def world(bug=True, n=150):
         probabilities=np.eye(2)[predictions] * 0.8 + 0.1,
         train_labels=np.array([label for label, _ in train]),
         look=Eye(shown),
-        in_train=lambda: table,
+        in_train=table,
         seed=3,
     )
 
@@ -158,6 +158,7 @@ def test_the_best_of_each_class_without_its_own_name():
         Suspect("bird", "mammal", "sand", "background", 0.2),
         Suspect("bird", "mammal", "Sand", "background", 0.5),
         Suspect("bird", "mammal", "bird", "object", 0.9),
+        Suspect("bird", "mammal", "Mammal", "object", 0.8),
         Suspect("bird", "mammal", "grass", "background", -0.1),
         Suspect("bird", "mammal", "ball", "object", 0.3),
         Suspect("bird", "mammal", "beak", "attribute", 0.1),

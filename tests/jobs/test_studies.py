@@ -6,17 +6,27 @@ import shutil
 import pytest
 
 from experiments.studies.collect import collect, main
+from tests.toys import METHODS
 
 
 def test_runs_are_grouped_by_what_varied(sweep, tmp_path, capsys):
-    shutil.copytree(sweep / "runs", tmp_path / "root" / "runs")
+    found = {file.parent: json.loads(file.read_text()) for file in (sweep / "runs").glob("*/outcome.json")}
+    fewest = min(len(outcome["overrides"]) for outcome in found.values())  # other tests may have left runs of their own
+    accuracies = {}
+    for folder, outcome in found.items():
+        if len(outcome["overrides"]) == fewest:
+            accuracies[outcome["method"]] = 100 * outcome["accuracy"]
+            for seed in (0, 1):
+                shutil.copytree(folder, tmp_path / "root" / "runs" / f"{outcome['method']}, seed {seed}")
+    # the second seed is 10 points better
+    for file in (tmp_path / "root").glob("runs/*seed 1/outcome.json"):
+        outcome = json.loads(file.read_text())
+        file.write_text(json.dumps({**outcome, "seed": 1, "accuracy": outcome["accuracy"] + 0.1}))
     table = collect(tmp_path / "root").set_index("setting")
-    assert (table["seeds"] >= 1).all()
-    outcomes = [json.loads(path.read_text()) for path in (tmp_path / "root").glob("runs/*/outcome.json")]
-    assert table["seeds"].sum() == len(outcomes)
-    for method in {outcome["method"] for outcome in outcomes}:
-        own = [100 * outcome["accuracy"] for outcome in outcomes if outcome["method"] == method]
-        assert table.loc[f"method={method}", "balanced"] == pytest.approx(sum(own) / len(own), abs=1e-3)
+    assert set(table.index) == {f"method={method}" for method in METHODS} and (table["seeds"] == 2).all()
+    for method, accuracy in accuracies.items():
+        assert table.loc[f"method={method}", "balanced"] == pytest.approx(accuracy + 5, abs=1e-3)
+        assert table.loc[f"method={method}", "balanced_sd"] == pytest.approx(10 / 2**0.5, abs=1e-3)
     main(tmp_path / "root", tmp_path / "study")
     assert (tmp_path / "study" / "results.csv").read_text().count("\n") == len(table) + 1
     assert "| method=s_random |" in capsys.readouterr().out

@@ -37,6 +37,8 @@ CASES = [(group, option) for group in GROUPS for option in options(group)]
 NEEDS = {
     "dataset=imagefolder": ["dataset.root=pictures"],
     "dataset=places365": ["dataset.root=places"],
+    "dataset=waterbirds": ["dataset.root=birds"],
+    "dataset=bffhq": ["dataset.root=faces"],
     "prompts=llm_openai": ["prompts.provider.base_url=http://127.0.0.1:1/v1"],
     "prompts=llm_local": ["prompts.provider.folder=model"],
     "annotator=replay": ["annotator.file=answers.jsonl"],

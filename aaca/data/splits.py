@@ -101,3 +101,13 @@ def cut_counts(
         for split, start, stop in zip(counts, bounds[:-1], bounds[1:], strict=True):
             placed[rows[start:stop]] = split
     return placed
+
+
+def cut_groups(frame: pd.DataFrame, share: float, taken: str, rest: str, seed: int) -> np.ndarray:
+    """A split name a row, `[N]`: of every `group`, `share` of the images (but never all) are `taken`, others `rest`."""
+    placed = np.full(len(frame), rest, dtype=object)
+    for _, rows in frame.reset_index(drop=True).groupby("group"):
+        order = np.argsort(stable_ranks(rows["id"], seed), kind="stable")
+        count = min(round(share * len(rows)), len(rows) - 1)
+        placed[rows.index.to_numpy()[order[:count]]] = taken
+    return placed

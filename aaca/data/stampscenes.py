@@ -95,8 +95,9 @@ class StampScenes(BenchmarkSource):
         return load_pack().classes
 
     def truth(self) -> frozenset[str]:
-        """All of it; masks where the config asks for those of audit."""
-        return frozenset({"graph", "core", *(["masks"] if "audit" in self.masks else [])})
+        """All of it; masks where the config asks for those of audit and of train."""
+        named = {"audit": "masks", "train": "masks of train"}
+        return frozenset({"graph", "core", *(named[split] for split in self.masks if split in named)})
 
     def fingerprint(self) -> dict[str, Any]:
         """All arguments but `workers`, the pack's manifest, the renderer's and Pillow's versions."""

@@ -20,11 +20,13 @@ def check_feasible(options: DebugConfig) -> None:
             parts.diffusion.check()
         if (classes := options.dataset.class_names()) is not None:
             parts.prompts.check(classes)
-        if options.discovers:
-            _check_discovery(options)
+    if options.discovers:
+        _check_discovery(options)
+    check_repair(options)
     if options.discovery is not None and not options.discovers:
         raise ConfigError(
-            "discovery: given, but nothing reads it; expected prompts=concept_sets without a file, as in method=aaca"
+            "discovery: given, but nothing reads it; expected prompts=concept_sets without a file, as in method=aaca, "
+            "or concept_images=found, as in method=concept_distillation"
         )
     source = options.debugset.candidates
     recipes = options.prompts is not None and options.prompts.has_recipes
@@ -39,6 +41,42 @@ def check_feasible(options: DebugConfig) -> None:
         check_k(options.debugset, most)
     if options.selector.mc_samples > 1:
         check_stochastic(options.model.build(2, options.recipe.drop_path, start_weights=False))
+
+
+def check_repair(options: DebugConfig) -> None:
+    """Refuse a repair that lacks a part, a part that nothing reads, and a repair that this model cannot have."""
+    repair, images = options.repair, options.concept_images
+    if repair.needs_pairs and images is None:
+        raise ConfigError(
+            "concept_images: missing, and this repair needs it; choose one: concept_images=found, planted, listed"
+        )
+    for name, part in (("concept_images", images), ("teacher", options.teacher)):
+        if part is not None and not repair.needs_pairs:
+            raise ConfigError(f"{name}: given, but nothing reads it; expected repair=concept_distillation")
+    if options.teacher is not None and not repair.takes_teacher:
+        raise ConfigError("teacher: given, but this repair reads none; expected repair=concept_distillation")
+    if (images is not None and images.needs_concepts) or repair.needs_masks:
+        _check_concepts(options)
+    repair.check(options.model, options.recipe)
+
+
+def _check_concepts(options: DebugConfig) -> None:
+    # what the audit images show (and where, to cut it out), or where the training images show it
+    if options.concepts is None:
+        raise ConfigError("concepts: missing, and this repair needs it; choose one: concepts=gt")
+    if options.concepts.needs_clip and options.clip is None:
+        raise ConfigError("clip: missing, and concepts needs it; choose one: clip=tiny")
+    needs, known = set(options.concepts.needs_truth), options.dataset.truth()
+    if "masks" in needs:
+        needs.remove("masks")
+        needs |= {"masks of train"} if options.repair.needs_masks else set()
+        needs |= {"masks"} if options.concept_images is not None and options.concept_images.needs_places else set()
+    missing = sorted(needs - known)
+    if missing:
+        raise ConfigError(
+            f"concepts: {type(options.concepts).__name__} needs what this dataset does not have: {', '.join(missing)}; "
+            f"{OTHERWISE['concepts']}{' or dataset.masks=[audit,train]' if 'masks of train' in missing else ''}"
+        )
 
 
 def _check_discovery(options: DebugConfig) -> None:
@@ -73,6 +111,9 @@ def check_inputs(options: DebugConfig, benchmark: Benchmark) -> None:
     """Raise an error, before any training, where what was given does not fit the images."""
     if options.prompts is not None:
         options.prompts.check(benchmark.classes)
+    options.repair.check_images(benchmark)
+    if options.concept_images is not None:
+        options.concept_images.check(benchmark)
     if options.discovers and options.discovery is not None:
         options.discovery.check(benchmark.split("audit"))
     if options.discovers and options.concepts is not None and options.discovery is None:

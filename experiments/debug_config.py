@@ -21,9 +21,11 @@ from aaca.discover.evidence import EvidenceRules
 from aaca.discover.rivals.base import Rival
 from aaca.evaluate.dashboard import Dashboard
 from aaca.models.classifier import ClassifierSource
+from aaca.models.teacher import TeacherSource
 from aaca.models.text_to_image import Diffusion
 from aaca.models.zero_shot import ClipModel
 from aaca.repair.base import Repair
+from aaca.repair.pairs import PairSource
 from aaca.runtime.errors import ConfigError
 from aaca.training.fit import SelectionRule
 from aaca.training.inversion import InversionRecipe
@@ -143,14 +145,18 @@ class DebugConfig:
     concepts: ConceptSource | None = None
     annotator: Annotator | None = None
     discovery: Rival | None = None
+    concept_images: PairSource | None = None
+    teacher: TeacherSource | None = None
     evidence: EvidenceRules
     votes: VoteRules
     tasks: TasksConfig
 
     @property
     def discovers(self) -> bool:
-        """Whether the prompts need concept sets first."""
-        return self.prompts is not None and self.prompts.needs_concepts
+        """Whether concept sets are needed first: for prompts, for concept images, for masks of what is blamed."""
+        prompts = self.prompts is not None and self.prompts.needs_concepts
+        pairs = self.repair.needs_pairs and self.concept_images is not None and self.concept_images.needs_sets
+        return prompts or pairs or self.repair.needs_masks
 
     def rival(self) -> Rival:
         """The discovery that asks nobody. Raises `ConfigError` naming what it misses."""
@@ -166,7 +172,7 @@ class DebugConfig:
         """The groups that find out why by asking people. Raises `ConfigError` naming the first that is missing."""
         for name, hint in NEEDED.items():
             if getattr(self, name) is None:
-                raise ConfigError(f"{name}: missing, and prompts=concept_sets without a file needs it; {hint}")
+                raise ConfigError(f"{name}: missing, and finding out why needs it; {hint}")
         looks = [name for name in ("concepts", "annotator") if getattr(self, name).needs_clip]
         if looks and self.clip is None:
             raise ConfigError(f"clip: missing, and {looks[0]} needs it; choose one: clip=tiny")

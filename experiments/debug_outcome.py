@@ -22,6 +22,7 @@ from aaca.evaluate.dashboard import Dashboard
 from aaca.evaluate.debugset_page import write_page
 from aaca.evaluate.examples import write_examples
 from aaca.evaluate.outcome import PREDICTIONS, Outcome, groups_of, summarise
+from aaca.repair.concept_report import REPORT
 from aaca.runtime.files import atomic_path, digest
 from aaca.runtime.memory import peak_memory_mb
 from aaca.runtime.stages import Stage
@@ -86,6 +87,7 @@ def outcome_of(
         init=str(options.repair.fingerprint().get("init", "")),
         per_class=options.debugset.per_class,
         annotator=str(finished.sets.meta["annotator"]) if finished.sets else "",
+        asks_for=options.repair.asks_for,
         overrides=overrides,
         classes=list(benchmark.classes),
         headline_slice=benchmark.headline_slice,
@@ -133,7 +135,8 @@ def write_run(run_dir: Path, outcome: Outcome, finished: Finished, dashboard: Da
             table = ImageTable.build(candidates, finished.benchmark.classes)
             settings = {"seed": outcome.seed, "dataset": outcome.dataset, "images a class": outcome.per_class}
             write_page(run_dir, outcome.method, table, finished.debug.funnel, finished.debug.quality, settings)
-    for name, file in finished.discovered.items():
+    report = finished.repaired.folder / REPORT
+    for name, file in {**finished.discovered, **({REPORT: report} if report.is_file() else {})}.items():
         with atomic_path(run_dir / name) as temporary:
             shutil.copyfile(file, temporary)
     if finished.sets is not None and outcome.confounders:

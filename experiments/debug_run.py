@@ -33,6 +33,7 @@ from aaca.runtime.trial import Trial
 from aaca.training.extract import extract_features
 from aaca.training.fit import WEIGHTS, FitJob, fit_classifier
 
+from .debug_blamed import ConceptParts
 from .debug_checks import check_feasible, check_inputs, check_k
 from .debug_config import DebugConfig
 from .debug_discover import DiscoverStages
@@ -83,6 +84,7 @@ class DebugRun:
         self.cache = StageCache(root, resume=self.options.resume.mode == "auto")
         self.discovery: DiscoverStages | RivalStages | None = None
         self.sets: ConceptSets | None = None
+        self.sets_key = ""  # of the stage that holds them
         self.options.logger.begin(root, self.options.study, self.trial.overrides, self.trial.config)
 
     def benchmark(self) -> tuple[Stage, Benchmark]:
@@ -212,9 +214,6 @@ class DebugRun:
     ) -> tuple[Stage, DebugSet]:
         """(stage, what the generator made, less what the filters drop, picked class by class)."""
         options = self.options
-        if options.discovers:
-            self.discovery = self.discover(benchmark_key, benchmark, f0, audit)
-            _, self.sets = self.discovery.concept_sets()
         stages = GenerateStages(options, self.cache, benchmark_key, benchmark, self.sets)
         made = stages.images()
         features = self.features(f0, made.key, made.table, "generated", options.selector.mc_samples)
@@ -239,6 +238,7 @@ class DebugRun:
         """The repaired classifier. Every method of a comparison draws the same number of images an epoch."""
         options = self.options
         epoch_size = len(benchmark.split("train")) + options.debugset.per_class * len(benchmark.classes)
+        known = ConceptParts.of(options, self.cache, benchmark_key, benchmark, self.sets, self.sets_key)
 
         def make(folder: Path) -> None:
             context = RepairContext(
@@ -252,6 +252,9 @@ class DebugRun:
                 epoch_size=epoch_size,
                 seed=options.seed,
                 resume=options.resume,
+                pairs=known.pairs(),
+                masks=known.masks,
+                teacher=options.teacher if options.repair.takes_teacher else None,
             )
             with self._loggers("refit", folder) as loggers:
                 options.repair.apply(replace(context, loggers=loggers), folder)
@@ -262,6 +265,7 @@ class DebugRun:
             "debugset": debug_key,
             "epoch_size": epoch_size,
             "repair": {**identity(options.repair), **options.repair.fingerprint()},
+            **known.inputs,
             **self._fit_inputs(),
         }
         return self.cache.stage("refit", inputs, make, together=True)
@@ -279,6 +283,10 @@ class DebugRun:
         audit = self.features(f0, key, benchmark.split("audit"), "audit")
         wrong = int((audit.predictions != audit.labels).sum())
         log.info("f0 fails on %d of %d audit images", wrong, len(audit))
+        if self.options.discovers:
+            self.discovery = self.discover(key, benchmark, f0, audit)
+            stage, self.sets = self.discovery.concept_sets()
+            self.sets_key = stage.key
         now: Scored | None = None  # the repaired classifier on audit, where it is looked at
         debug_stage, picked = self.debug_set(key, benchmark, f0, audit)
         repaired = self.refit(key, benchmark, f0, debug_stage.key if debug_stage else "", picked)
@@ -303,7 +311,7 @@ class DebugRun:
         outcome = outcome_of(finished, self.options, self.trial.choices, self.trial.overrides, started)
         outcome.identity = self.identity
         if current().rank == 0:
-            if isinstance(self.discovery, DiscoverStages) and self.sets and now and picked:
+            if isinstance(self.discovery, DiscoverStages) and self.sets and now:
                 write_story(self.trial.path, story_of(self.discovery, self.sets, now, picked, outcome))
             write_run(self.trial.path, outcome, finished, self.options.logger)
         numbers = f"accuracy {outcome.accuracy:.3f}, worst group {outcome.worst_group_accuracy:.3f}"

@@ -21,7 +21,9 @@ SHOWN = ("rival", "concept", "share", "share_control", "in_failures", "in_contro
 SHOWN = (*SHOWN, "S_conf", "S_rely")
 
 
-def story_of(stages: DiscoverStages, sets: ConceptSets, after: Scored, debug: DebugSet, outcome: Outcome) -> Story:
+def story_of(
+    stages: DiscoverStages, sets: ConceptSets, after: Scored, debug: DebugSet | None, outcome: Outcome
+) -> Story:
     """Of a run that has looked again at the audit images (after `DiscoverStages.reanalysis`)."""
     before, table = stages.audit, stages.table
     label = _class_of(sets, table, before, after)
@@ -46,7 +48,7 @@ def story_of(stages: DiscoverStages, sets: ConceptSets, after: Scored, debug: De
         meanings={column: MEANINGS[column] for column in SHOWN},
         confounded=[_blame(one) for one in concepts.confounded],
         valid=[one.name for one in concepts.valid],
-        drawn=_drawn(debug.table, label),
+        drawn=_drawn(debug.table, label) if debug else [],
         again=_rows(again[again["class"] == name].drop(columns="class").head(ROWS)),
         again_meanings={column: meaning for column, meaning in COLUMNS.items() if column != "class"},
         tests=[

@@ -13,11 +13,11 @@ POOLS = ("none", "gap", "max")
 """What becomes of places: all kept and flattened; their mean; their maximum."""
 
 
-def module_of(model: nn.Module, layer: str) -> nn.Module:
-    """The module of that name. Raises `ConfigError` with the nearest valid one."""
+def module_of(model: nn.Module, layer: str, key: str = "layer") -> nn.Module:
+    """The module of that name. Raises `ConfigError`, naming the config `key`, with the nearest valid one."""
     modules = dict(model.named_modules())
     if layer not in modules or not layer:
-        raise ConfigError(f"layer: no module {layer!r}; {nearest(layer, [name for name in modules if name])}")
+        raise ConfigError(f"{key}: no module {layer!r}; {nearest(layer, [name for name in modules if name])}")
     return modules[layer]
 
 
@@ -28,6 +28,8 @@ def captured(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tens
 
     def keep(name: str) -> object:
         def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+            if torch.is_grad_enabled() and not output.requires_grad:
+                output.requires_grad_()  # nothing before it learns, and yet what follows can be differentiated by it
             seen[name] = output
 
         return hook
@@ -77,9 +79,14 @@ def activations_of(
 
 
 def logit_gradients(
-    model: nn.Module, images: Tensor, targets: Tensor, layers: Sequence[str], batch_size: int = 128
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    layers: Sequence[str],
+    batch_size: int = 128,
+    flatten: bool = True,
 ) -> dict[str, Tensor]:
-    """Layer → ∂ logit of each image's target class / ∂ activation, float32 `[N, D]` on the CPU, flattened."""
+    """Layer → ∂ logit of each image's target class / ∂ activation, float32 on the CPU, `[N, D]` or as activations."""
     found: dict[str, list[Tensor]] = {name: [] for name in layers}
     device = next(model.parameters()).device
     with evaluating(model), torch.enable_grad(), captured(model, layers) as seen:
@@ -88,5 +95,5 @@ def logit_gradients(
             chosen = logits.gather(1, target.to(device)[:, None]).sum()
             gradients = torch.autograd.grad(chosen, [seen[name] for name in layers])
             for name, gradient in zip(layers, gradients, strict=True):
-                found[name].append(gradient.flatten(1).float().cpu())
+                found[name].append((gradient.flatten(1) if flatten else gradient).float().cpu())
     return {name: torch.cat(parts) for name, parts in found.items()}

@@ -98,7 +98,7 @@ class BenchmarkSource(ABC):
         return None
 
     def truth(self) -> frozenset[str]:
-        """What the dataset may say beyond labels: "graph", "masks" (of audit), "masks of train", "core" (of classes)."""
+        """What the dataset may say beyond labels: "graph", "masks" (of audit), "masks of train", "core" of classes."""
         return frozenset()
 
     @abstractmethod

@@ -52,6 +52,7 @@ class Outcome:
     seconds: float  # this method's own: selection, refit, test
     seconds_total: float  # with the stages it shares with other methods
     annotator: str = ""  # who decided which concepts confound; "simulated: …" where no person did; "" nobody had to
+    asks_for: str = ""  # what its repair uses beyond labelled images: "concept images", "groups of audit" …
     label: str = ""  # a nicer name than `method`
     overrides: list[str] = field(default_factory=list)
     description: str = ""  # of the benchmark

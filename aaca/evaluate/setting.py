@@ -70,6 +70,10 @@ def build_setting(key: dict[str, str], runs: list[Run], notes: list[str], resamp
     for name, annotator in sorted(deciders):
         asked = "no person was asked; " if annotator.startswith("simulated") else ""
         notes.append(f"{name}: {asked}which concepts confound and which are valid was decided by {annotator}")
+    uses = {(run.outcome.asks_for, run.name) for run in runs if run.outcome.asks_for}
+    for what in sorted({what for what, _ in uses}):
+        names = ", ".join(sorted(name for asked, name in uses if asked == what))
+        notes.append(f"beyond labels and what its debug set is made from, the repair of {names} uses: {what}")
     methods = []
     for name, part in by_name.items():
         summary = summary_of(name, part[0].outcome.method, part, bootstrap, "after")

@@ -4,19 +4,26 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning.loggers import Logger
 
+from aaca.concepts.images import ConceptPair
 from aaca.data.benchmark import Benchmark
 from aaca.data.table import ImageTable
+from aaca.discover.concepts.table import ConceptTable
 from aaca.models.classifier import Classifier, ClassifierSource
+from aaca.models.teacher import TeacherSource
 from aaca.runtime.seeding import purpose_seed
-from aaca.training.fit import SelectionRule
+from aaca.training.finetune import FineTune
+from aaca.training.fit import FitJob, ModuleOf, SelectionRule, fit_classifier
 from aaca.training.recipe import Recipe
 from aaca.training.resume import ResumeSpec
 from aaca.training.trainer import TrainerSpec
+
+Init = Literal["pretrained", "f0"]
+"""The start of a repair: the very start weights of f0, or f0 as it is."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +41,57 @@ class RepairContext:
     seed: int
     loggers: Sequence[Logger] = ()
     resume: ResumeSpec = field(default_factory=ResumeSpec)
+    pairs: Sequence[ConceptPair] = ()  # where the repair needs them
+    masks: ConceptTable | None = None  # what the training images show and where, blamed concepts alone; likewise
+    teacher: TeacherSource | None = None
+
+    @property
+    def train(self) -> ImageTable:
+        """The training images and the debug set."""
+        train = self.benchmark.split("train")
+        return train if self.debug is None else train.concat(self.debug)
+
+    def start(self, init: Init) -> Classifier:
+        """A classifier with the weights that `init` names."""
+        classes = self.benchmark.classes
+        classifier = start_classifier(self.model, len(classes), self.recipe, self.seed)
+        return classifier.load(self.f0_weights) if init == "f0" else classifier
+
+    def fit(
+        self,
+        classifier: Classifier,
+        folder: Path,
+        recipe: Recipe | None = None,
+        train: ImageTable | None = None,
+        module: ModuleOf = FineTune,
+        objective: str = "loss of the recipe",
+        label: str = "refit",
+    ) -> dict[str, Any]:
+        """Train `classifier` in place into `folder`; see `fit_classifier`."""
+        job = FitJob(
+            train=self.train if train is None else train,
+            audit=self.benchmark.split("audit"),
+            recipe=recipe or self.recipe,
+            trainer=self.trainer,
+            rule=self.rule,
+            epoch_size=self.epoch_size,
+            seed=purpose_seed(self.seed, "order"),
+            label=label,
+            loggers=self.loggers,
+            resume=self.resume,
+            module=module,
+            objective=objective,
+        )
+        return fit_classifier(classifier, job, folder)
 
 
 class Repair(ABC):
     """A strategy that repairs a classifier; its constructor arguments are its config."""
+
+    needs_pairs: bool = False  # whether `RepairContext.pairs` is read
+    takes_teacher: bool = False  # whether `RepairContext.teacher` is
+    needs_masks: bool = False  # whether `RepairContext.masks` is
+    asks_for: str = ""  # what it uses beyond labelled images, for tables: "groups of audit", "concept images" …
 
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
@@ -46,6 +100,14 @@ class Repair(ABC):
     @abstractmethod
     def apply(self, context: RepairContext, folder: Path) -> dict[str, Any]:
         """Write the repaired classifier (`model.safetensors`) and `fit.json` to `folder`; return the latter."""
+
+    def check(self, model: ClassifierSource, recipe: Recipe) -> None:
+        """Raise `ConfigError` for what the configuration alone shows to be impossible."""
+        return None
+
+    def check_images(self, benchmark: Benchmark) -> None:
+        """Raise an error, before any training, where the images lack what it uses (groups …)."""
+        return None
 
 
 def start_classifier(model: ClassifierSource, n_classes: int, recipe: Recipe, seed: int) -> Classifier:

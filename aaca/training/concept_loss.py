@@ -53,9 +53,9 @@ def prototype_gradients(activations: Tensor, prototypes: Tensor, labels: Tensor)
 
 
 def logit_gradients_at(logits: Tensor, activation: Tensor, signs: Tensor) -> Tensor:
-    """∂ (signs · logits) / ∂ activation, flattened `[B, D]`, to be differentiated again.
+    """∂ (signs · logits) / ∂ activation, of the activation's shape, to be differentiated again.
 
     `signs` `[B, C]`: one-hot for the target class's logit, random ±1 for `random_sign` (RR-ClArC).
     """
     (gradient,) = torch.autograd.grad((logits * signs).sum(), activation, create_graph=True)
-    return gradient.flatten(1)
+    return gradient

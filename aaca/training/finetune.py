@@ -1,6 +1,7 @@
 """`FineTune`: a classifier trained with a recipe; stops at the first non-finite loss and names the batch."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -24,7 +25,8 @@ class FineTune(pl.LightningModule):
     """Fine-tunes `classifier` by `recipe` for `batches` micro-batches an epoch (on each device).
 
     `val_groups` `[N]` int64 are the group ids of the validation table's rows; validation logs accuracy and worst-group
-    accuracy of them as `val/accuracy` and `val/worst_group_accuracy`, exact under any number of devices.
+    accuracy of them as `val/accuracy` and `val/worst_group_accuracy`, exact under any number of devices. `frozen` names
+    modules that stay as they are, batch statistics and all; their parameters must not ask for gradients.
     """
 
     def __init__(
@@ -34,12 +36,14 @@ class FineTune(pl.LightningModule):
         n_classes: int,
         batches: int,
         val_groups: Tensor | None = None,
+        frozen: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.classifier = classifier
         self.recipe = recipe
         self.batches = batches
         self.seen = 0.0  # sum of this epoch's losses
+        self.frozen = [classifier.get_submodule(name) for name in frozen]
         self.mixup = self._mixup(n_classes)
         self.loss: nn.Module = (
             SoftTargetCrossEntropy() if self.mixup else nn.CrossEntropyLoss(label_smoothing=recipe.smoothing)
@@ -64,6 +68,11 @@ class FineTune(pl.LightningModule):
         """A new epoch, a new mean loss."""
         self.seen = 0.0
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Keep what is frozen as it is: Lightning sets all modules to training, also after a validation."""
+        for module in self.frozen:
+            module.eval()
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the sum of this epoch's losses, mean over ranks."""
         sums = current().exchange(self.seen)
@@ -78,7 +87,7 @@ class FineTune(pl.LightningModule):
         images, targets, rows = batch
         if self.mixup is not None:
             images, targets = self.mixup(images, targets)
-        loss: Tensor = self.loss(self.classifier(images), targets)
+        loss = self.objective(images, targets, rows)
         value = float(loss.detach())
         if not math.isfinite(value):
             rate = "lr" if self.recipe.lr is not None else "blr"
@@ -91,6 +100,11 @@ class FineTune(pl.LightningModule):
         if batch_idx + 1 == self.batches:
             mean = self.seen / self.batches
             self.log("loss", mean, on_step=False, on_epoch=True, sync_dist=True, prog_bar=True, batch_size=len(rows))
+        return loss
+
+    def objective(self, images: Tensor, targets: Tensor, rows: Tensor) -> Tensor:
+        """What is minimised, a scalar: here the recipe's loss. `rows` `[B]`: positions in the training table."""
+        loss: Tensor = self.loss(self.classifier(images), targets)
         return loss
 
     def on_validation_start(self) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +34,10 @@ log = logging.getLogger(__name__)
 WEIGHTS = "model.safetensors"
 SUMMARY = "fit.json"
 SelectionRule = Literal["last", "best"]
+
+
+ModuleOf = Callable[[Classifier, Recipe, int, int, Tensor], FineTune]
+"""(classifier, recipe, classes, batches an epoch, groups of the validation rows) → what is trained."""
 
 
 class KeepBest(Callback):
@@ -77,6 +81,8 @@ class FitJob:
     label: str
     loggers: Sequence[Logger] = ()
     resume: ResumeSpec = field(default_factory=ResumeSpec)
+    module: ModuleOf = FineTune
+    objective: str = "loss of the recipe"  # of `module`, with all that influences it
 
     def fingerprint(self) -> dict[str, Any]:
         """What a checkpoint must share with the fit that goes on from it."""
@@ -85,6 +91,7 @@ class FitJob:
             "audit": digest([self.audit.ids.tolist(), self.audit.labels.tolist()])[:16],
             "recipe": digest(self.recipe.fingerprint())[:16],
             "rule": self.rule,
+            "objective": self.objective,
             "epoch_size": self.epoch_size,
             "seed": self.seed,
             "world": self.trainer.world,
@@ -126,7 +133,7 @@ def fit_classifier(classifier: Classifier, job: FitJob, folder: Path) -> dict[st
     )
     batches = data.batches_per_epoch(spec.world)
     updates = math.ceil(batches / recipe.accumulate)
-    module = FineTune(classifier.train(), recipe, len(job.train.classes), batches, group_codes(job.audit))
+    module = job.module(classifier.train(), recipe, len(job.train.classes), batches, group_codes(job.audit))
     best = KeepBest() if job.rule == "best" else None
     progress = SaveProgress(folder / PROGRESS, job.resume.every, job.label)
     loop = spec.make(

@@ -1,0 +1,154 @@
+"""`repair=p_clarc | a_clarc`: take blamed concepts out of a layer, or put them everywhere (Anders et al. 2022)."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from aaca.concepts.activations import activations_of
+from aaca.concepts.cav import Kind
+from aaca.models.classifier import Classifier, ClassifierSource
+from aaca.repair.base import RepairContext
+from aaca.repair.concept_distillation import CAVS, layer_of
+from aaca.repair.concept_report import LAYER_PREFIX, ConceptReport
+from aaca.repair.tune import Tuning
+from aaca.repair.vectors import PairVectors, Which, check_accuracy, sample_of, save_cavs
+from aaca.runtime.errors import ConfigError, nearest
+from aaca.runtime.ranks import current
+from aaca.runtime.seeding import purpose_seed
+from aaca.training.artifacts import ArtifactAugment, project_out
+from aaca.training.concept_distillation import frozen_through
+from aaca.training.finetune import FineTune
+from aaca.training.recipe import Recipe
+
+
+class Clarc(Tuning):
+    """Channel-wise concept vectors of f0; what comes after the layer is trained on, the layer and before held fixed.
+
+    Args:
+        how: project (P-ClArC: the span of the vectors is held at the mean of images without the concepts; folded into
+            the layer's weights) | augment (A-ClArC: half of the training images carry a concept).
+        layer: module of the backbone; auto: a late one. To project it has to be a linear layer with a bias, or a
+            convolution with a bias or a batch norm behind it: auto takes the last such one that is not later than that.
+        directions: concepts | random (the control).
+        cav, folds, least_accuracy: see `DistilConcepts`.
+        share: of the images that carry a concept (augment).
+        epochs, lr, batch_size: of this training; null: the recipe's.
+
+    """
+
+    needs_pairs = True
+    asks_for = "concept images"
+
+    def __init__(
+        self,
+        how: Literal["project", "augment"] = "project",
+        layer: str = "auto",
+        directions: Which = "concepts",
+        cav: Kind = "mean_difference",
+        folds: int = 5,
+        least_accuracy: float = 0.7,
+        share: float = 0.5,
+        epochs: int | None = 8,
+        lr: float | None = 1e-3,
+        batch_size: int | None = None,
+    ) -> None:
+        super().__init__(epochs, lr, batch_size)
+        for name, value in (("share", share), ("least_accuracy", least_accuracy)):
+            if not 0 <= value <= 1:
+                raise ConfigError(f"repair.{name}: {value}; expected a share in 0…1")
+        self.how, self.layer, self.directions, self.cav = how, layer, directions, cav
+        self.folds, self.least_accuracy, self.share = folds, least_accuracy, share
+
+    def fingerprint(self) -> dict[str, Any]:
+        """All arguments."""
+        return {"repair": "clarc", "init": "f0", **vars(self)}
+
+    def check(self, model: ClassifierSource, recipe: Recipe) -> None:
+        """Raise `ConfigError` for a layer that the model lacks, or that cannot hold a projection."""
+        self._layer(model.build(2, start_weights=False).eval())
+
+    def _layer(self, classifier: Classifier) -> str:
+        name = layer_of(classifier, self.layer)
+        if self.how == "augment":
+            return name
+        fit = list(holders(classifier))
+        if self.layer != "auto":
+            if name not in fit:
+                known = [other.removeprefix(LAYER_PREFIX) for other in fit]
+                hint = nearest(self.layer, known) if known else "this model has none: expected repair.how=augment"
+                raise ConfigError(
+                    f"repair.layer: {self.layer}: a projection is folded into a linear layer, or a convolution with a "
+                    f"bias or a batch norm; {hint}"
+                )
+            return name
+        probe = torch.zeros(2, 3, classifier.image_size, classifier.image_size)
+        order = frozen_through(classifier, name, probe)
+        before = [other for other in order if other in fit]
+        if not before:
+            raise ConfigError(
+                "repair.layer: nothing that a projection could be folded into comes before "
+                f"{name.removeprefix(LAYER_PREFIX)}; expected repair.how=augment, or another layer"
+            )
+        return before[-1]
+
+    def apply(self, context: RepairContext, folder: Path) -> dict[str, Any]:
+        """Project or augment, train what follows, and write `repair.json`."""
+        layer = self._layer(context.start("f0"))
+        classifier = context.start("f0")
+        seed = purpose_seed(context.seed, "repair") % 2**31
+        vectors = PairVectors(context.pairs, layer, "gap", self.cav, self.folds, seed, self.directions)
+        audit = sample_of(context.benchmark.split("audit"), 50, seed, classifier)
+        report = ConceptReport(vectors, *audit)
+        found = report.before(classifier, None)
+        check_accuracy(found, self.least_accuracy)
+        directions = vectors.directions_of(found)
+        if self.directions == "random":
+            directions = vectors.at_random(directions.shape[1])
+        seen = vectors.activations(classifier)
+        norm = holders(classifier).get(layer) if self.how == "project" else None
+        frozen = frozen_through(classifier, norm or layer, audit[0][:2])
+        if self.how == "project":
+            module: Any = partial(FineTune, frozen=frozen)
+            centre = self._centre(context, classifier, vectors)
+            own: Any = classifier.get_submodule(layer)
+            project_out(own, directions, centre, classifier.get_submodule(norm) if norm else None)  # type: ignore[arg-type]
+        else:
+            values = torch.stack(
+                [
+                    torch.from_numpy(seen[pair.positive.name]).mean(dim=0) @ direction
+                    for pair, direction in zip(vectors.pairs, directions, strict=True)
+                ]
+            )
+            module = partial(
+                ArtifactAugment, layer=layer, directions=directions, values=values, share=self.share, frozen=frozen
+            )
+        summary = context.fit(classifier, folder, self.tuned(context.recipe), module=module, objective=repr(vars(self)))
+        report.after(classifier.cpu().eval())
+        if current().rank == 0:
+            report.save(folder)
+            save_cavs(found, folder / CAVS)
+        return summary
+
+    def _centre(self, context: RepairContext, classifier: Classifier, vectors: PairVectors) -> torch.Tensor:
+        # the mean activation of training images, channel by channel: what the rest of the network expects
+        pixels, _ = sample_of(context.train, 100, vectors.seed, classifier)
+        return activations_of(classifier, pixels, [vectors.layer], "gap")[vectors.layer].mean(dim=0)
+
+
+def holders(classifier: Classifier) -> dict[str, str | None]:
+    """Modules that a projection can be folded into → the batch norm that takes their bias (None: they have one)."""
+    size = classifier.image_size
+    order = frozen_through(classifier, "backbone", torch.zeros(2, 3, size, size), freeze=False)
+    called = [(name, classifier.get_submodule(name)) for name in order]
+    found: dict[str, str | None] = {}
+    for (name, module), (after, norm) in zip(called, [*called[1:], ("", nn.Identity())], strict=True):
+        if not isinstance(module, nn.Conv2d | nn.Linear) or module is classifier.head:
+            continue
+        if module.bias is not None:
+            found[name] = None
+        elif isinstance(norm, nn.BatchNorm2d) and norm.num_features == len(module.weight):
+            found[name] = after
+    return found

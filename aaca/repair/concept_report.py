@@ -1,0 +1,74 @@
+"""`ConceptReport`: what concept vectors are worth, and how much the classifier depends on them, before and after."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from aaca.concepts.activations import logit_gradients, pooled
+from aaca.concepts.cav import Cav
+from aaca.concepts.tcav import tcav
+from aaca.models.classifier import Classifier
+from aaca.repair.vectors import PairVectors
+from aaca.runtime.files import write_json
+
+LAYER_PREFIX = "backbone."
+REPORT = "repair.json"
+
+
+@dataclass
+class ConceptReport:
+    """Of labelled audit images `[N, 3, S, S]`, `[N]`: the gradients of their true class's logit at the layer."""
+
+    vectors: PairVectors
+    images: Tensor
+    labels: Tensor
+    found: dict[str, Any] = field(default_factory=dict)
+
+    def before(self, classifier: Classifier, taught: dict[str, np.ndarray] | None) -> list[Cav]:
+        """The vectors in f0 (of `taught` activations, where a teacher gives them)."""
+        cavs = self.vectors.cavs(classifier) if taught is None else self.vectors.fitted(taught)
+        self.found |= {
+            "layer": self.vectors.layer.removeprefix(LAYER_PREFIX),
+            "concepts": [
+                {
+                    "concept": pair.positive.name,
+                    "origin": pair.positive.origin,
+                    "against": pair.negative.name,
+                    "direction": pair.direction,
+                    "images": [cav.n_positive, cav.n_negative],
+                    "accuracy": [cav.accuracy_positive, cav.accuracy_negative],
+                }
+                for pair, cav in zip(self.vectors.pairs, cavs, strict=True)
+            ],
+            "before": self._depends(classifier, cavs),
+        }
+        return cavs
+
+    def after(self, classifier: Classifier) -> "ConceptReport":
+        """The same, of vectors fitted anew in the repaired classifier (images of the sets, no teacher)."""
+        self.found["after"] = self._depends(classifier, self.vectors.cavs(classifier))
+        return self
+
+    def _depends(self, classifier: Classifier, cavs: list[Cav]) -> list[dict[str, Any]]:
+        layer = self.vectors.layer
+        gradients = logit_gradients(classifier, self.images, self.labels, [layer], flatten=False)[layer]
+        flat = pooled(gradients, "none" if self.vectors.pool == "none" else "gap").numpy()
+        directions = np.stack([cav.direction for cav in cavs])
+        lengths = np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12)
+        cosines = np.abs(flat / lengths @ directions.T).mean(axis=0)
+        labels = self.labels.numpy()
+        scores = {label: tcav(flat[labels == label], directions) for label in np.unique(labels)}
+        return [
+            {
+                "abs_cos": float(cosines[index]),
+                "tcav": [scores[label][index].sign_count for label in scores],  # by class
+            }
+            for index in range(len(cavs))
+        ]
+
+    def save(self, folder: Path) -> None:
+        """Write `repair.json`."""
+        write_json(folder / REPORT, self.found)

@@ -1,0 +1,118 @@
+"""`PairVectors`: the concept vectors of pairs of image sets in a classifier's layer, with or without a teacher."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from aaca.concepts.activations import Pool, activations_of
+from aaca.concepts.cav import Cav, Kind, fit_cav
+from aaca.concepts.images import ConceptImages, ConceptPair
+from aaca.data.table import ImageReader, ImageTable
+from aaca.data.transforms import EvalTransform, normalise
+from aaca.models.classifier import Classifier
+from aaca.runtime.errors import DataError
+
+Which = Literal["concepts", "random"]
+
+
+@dataclass(frozen=True)
+class PairVectors:
+    """Fits one unit vector `[D]` a pair, from C' to C, to a classifier's activations.
+
+    `which`: of the concepts, or random ones, the control: as many directions that mean nothing.
+    """
+
+    pairs: Sequence[ConceptPair]
+    layer: str
+    pool: Pool
+    kind: Kind
+    folds: int
+    seed: int
+    which: Which = "concepts"
+
+    def sets(self) -> dict[str, ConceptImages]:
+        """Each set of images once."""
+        return {one.name: one for pair in self.pairs for one in (pair.positive, pair.negative)}
+
+    def activations(self, classifier: Classifier) -> dict[str, np.ndarray]:
+        """Name of a set → its activations `[N, D]`."""
+        return {
+            name: activations_of(classifier, as_input(one.images, classifier), [self.layer], self.pool)[
+                self.layer
+            ].numpy()
+            for name, one in self.sets().items()
+        }
+
+    def cavs(self, classifier: Classifier) -> list[Cav]:
+        """One a pair, of the concepts, with held-out accuracies."""
+        return self.fitted(self.activations(classifier))
+
+    def fitted(self, activations: dict[str, np.ndarray]) -> list[Cav]:
+        """One a pair, of activations by name of a set."""
+        return [
+            fit_cav(
+                activations[pair.positive.name],
+                activations[pair.negative.name],
+                self.kind,
+                self.folds,
+                self.seed,
+                {"concept": pair.positive.name, "layer": self.layer, "pool": self.pool},
+            )
+            for pair in self.pairs
+        ]
+
+    def __call__(self, classifier: Classifier) -> Tensor:
+        """The directions that a repair works with, `[P, D]`."""
+        if self.which == "random":
+            return self.at_random(len(self.directions_of(self.cavs(classifier))[0]))
+        return self.directions_of(self.cavs(classifier))
+
+    @staticmethod
+    def directions_of(cavs: Sequence[Cav]) -> Tensor:
+        """`[P, D]`."""
+        return torch.from_numpy(np.stack([cav.direction for cav in cavs]))
+
+    def at_random(self, size: int) -> Tensor:
+        """Unit vectors `[P, size]`, the same at every call."""
+        generator = torch.Generator().manual_seed(self.seed)
+        return F.normalize(torch.randn(len(self.pairs), size, generator=generator), dim=1)
+
+
+def as_input(images: np.ndarray, classifier: Classifier) -> Tensor:
+    """uint8 `[N, S, S, 3]` as the classifier takes them."""
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(255)
+    return normalise(pixels, classifier.mean, classifier.std)
+
+
+def sample_of(table: ImageTable, per_class: int, seed: int, classifier: Classifier) -> tuple[Tensor, Tensor]:
+    """(normalised images `[N, 3, S, S]`, labels `[N]`): at most `per_class` of each class, at random."""
+    rng = np.random.default_rng(seed)
+    rows = np.concatenate(
+        [rng.permutation(np.flatnonzero(table.labels == label))[:per_class] for label in range(len(table.classes))]
+    )
+    view, found = EvalTransform(classifier.image_size), ImageReader(table).read(rows)
+    images = np.stack([np.asarray(view(image).permute(1, 2, 0)) for image in found])
+    return as_input(images, classifier), torch.from_numpy(table.labels[rows])
+
+
+def check_accuracy(cavs: Sequence[Cav], least: float) -> None:
+    """Raise `DataError` where a vector does not tell its concept from its opposite on held-out images."""
+    for cav in cavs:
+        if cav.balanced_accuracy < least:
+            raise DataError(
+                f"concept {cav.meta['concept']!r}: its vector tells {cav.balanced_accuracy:.0%} of held-out images "
+                f"right (with it {cav.accuracy_positive:.0%}, without {cav.accuracy_negative:.0%}); expected "
+                f"{least:.0%} (repair.least_accuracy): more or clearer concept images, or another repair.layer"
+            )
+
+
+def save_cavs(cavs: Sequence[Cav], folder: Path) -> None:
+    """Each below its number."""
+    for number, cav in enumerate(cavs):
+        cav.save(folder / f"{number:03d}")

@@ -113,10 +113,14 @@ class TimmTeacher(TeacherSource):
 
     def load(self) -> Teacher:
         """The model without its head."""
-        with _as_teacher(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            network = self._model().build(n_classes=0).backbone
-        return _checked(Teacher(network, _timm_map, self.image_size, self.mean, self.std), f"teacher.name: {self.name}")
+
+        def build() -> Teacher:
+            with _as_teacher(), torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                network = self._model().build(n_classes=0).backbone
+            return Teacher(network, _timm_map, self.image_size, self.mean, self.std)
+
+        return _checked(build, f"teacher.name: {self.name}")
 
     def _model(self) -> TimmModel:
         return TimmModel(self.name, self.image_size, self.checkpoint, self.pretrained, kwargs=self.kwargs)
@@ -143,10 +147,13 @@ class ClipTeacher(TeacherSource):
 
     def load(self) -> Teacher:
         """The image tower."""
-        with _as_teacher():
-            clip = self._clip().load()
-        teacher = Teacher(clip.model.visual, _clip_map, clip.model_size, clip.mean, clip.std)
-        return _checked(teacher, f"teacher.model: {self.model}")
+
+        def build() -> Teacher:
+            with _as_teacher():
+                clip = self._clip().load()
+            return Teacher(clip.model.visual, _clip_map, clip.model_size, clip.mean, clip.std)
+
+        return _checked(build, f"teacher.model: {self.model}")
 
     def _clip(self) -> ClipModel:
         return ClipModel(self.model, self.pretrained)
@@ -162,18 +169,18 @@ def _clip_map(network: Any, images: Tensor) -> Tensor:
     return found["image_intermediates"][0]
 
 
-def _checked(teacher: Teacher, key: str) -> Teacher:
-    """The teacher itself, where one black image gives a map of places."""
+def _checked(build: Callable[[], Teacher], key: str) -> Teacher:
+    """What `build` returns, where it shows a black image as a map of places. `key` names the choice in errors."""
     try:
+        teacher = build()
         shape = tuple(teacher.features(np.zeros((1, teacher.image_size, teacher.image_size, 3), np.uint8)).shape)
     except (AttributeError, TypeError, ValueError, AssertionError, RuntimeError) as error:
-        raise ConfigError(f"{key} gives no feature maps ({' '.join(str(error).split())[:200]}); {_VALID}") from error
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"{key} gives no feature maps ({reason}); nearest valid: teacher=tiny") from error
     if len(shape) != 4 or min(shape[2:]) < 2:
-        raise ConfigError(f"{key} gives a feature map of {shape[1:]}; expected two places a side or more; {_VALID}")
+        size = teacher.image_size
+        raise ConfigError(f"{key} gives a map {shape[1:]} of images of {size} px; expected (c, h, w), 2 places a side")
     return teacher
-
-
-_VALID = "nearest valid: teacher=tiny, teacher=dino_vitb8, or a larger teacher.image_size"
 
 
 @contextmanager

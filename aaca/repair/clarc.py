@@ -1,11 +1,12 @@
 """`repair=p_clarc | a_clarc`: take blamed concepts out of a layer, or put them everywhere (Anders et al. 2022)."""
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from aaca.concepts.activations import activations_of
 from aaca.concepts.cav import Kind
@@ -18,10 +19,19 @@ from aaca.repair.vectors import PairVectors, Which, check_accuracy, sample_of, s
 from aaca.runtime.errors import ConfigError, nearest
 from aaca.runtime.ranks import current
 from aaca.runtime.seeding import purpose_seed
-from aaca.training.artifacts import ArtifactAugment, project_out
+from aaca.training.artifacts import ArtifactAugment, project_in, project_out, readers_of
 from aaca.training.concept_distillation import frozen_through
 from aaca.training.finetune import FineTune
 from aaca.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Place:
+    """The layer whose output is changed, by its own weights (and the `norm` behind it) or by those of its `readers`."""
+
+    layer: str
+    norm: str | None = None
+    readers: tuple[str, ...] = ()
 
 
 class Clarc(Tuning):
@@ -29,9 +39,10 @@ class Clarc(Tuning):
 
     Args:
         how: project (P-ClArC: the span of the vectors is held at the mean of images without the concepts; folded into
-            the layer's weights) | augment (A-ClArC: half of the training images carry a concept).
-        layer: module of the backbone; auto: a late one. To project it has to be a linear layer with a bias, or a
-            convolution with a bias or a batch norm behind it: auto takes the last such one that is not later than that.
+            weights) | augment (A-ClArC: half of the training images carry a concept).
+        layer: module of the backbone; auto: a late one. A projection is folded into the layer itself (linear, or a
+            convolution, with a bias or a batch norm behind it), or into the convolutions that alone read it; auto
+            takes an earlier layer where neither can be.
         directions: concepts | random (the control).
         cav, folds, least_accuracy: see `DistilConcepts`.
         share: of the images that carry a concept (augment).
@@ -67,39 +78,40 @@ class Clarc(Tuning):
         return {"repair": "clarc", "init": "f0", **vars(self)}
 
     def check(self, model: ClassifierSource, recipe: Recipe) -> None:
-        """Raise `ConfigError` for a layer that the model lacks, or that cannot hold a projection."""
-        self._layer(model.build(2, start_weights=False).eval())
+        """Raise `ConfigError` for a layer that the model lacks, or that cannot be projected."""
+        self._place(model.build(2, start_weights=False).eval())
 
-    def _layer(self, classifier: Classifier) -> str:
+    def _place(self, classifier: Classifier) -> Place:
         name = layer_of(classifier, self.layer)
         if self.how == "augment":
-            return name
-        fit = list(holders(classifier))
+            return Place(name)
+        probe = torch.linspace(-2, 2, 2 * 3 * classifier.image_size**2).view(2, 3, *[classifier.image_size] * 2)
+        fit = holders(classifier)
+        if name in fit:
+            return Place(name, norm=fit[name])
+        if readers := readers_of(classifier, name, probe):
+            return Place(name, readers=tuple(readers))
         if self.layer != "auto":
-            if name not in fit:
-                known = [other.removeprefix(LAYER_PREFIX) for other in fit]
-                hint = nearest(self.layer, known) if known else "this model has none: expected repair.how=augment"
-                raise ConfigError(
-                    f"repair.layer: {self.layer}: a projection is folded into a linear layer, or a convolution with a "
-                    f"bias or a batch norm; {hint}"
-                )
-            return name
-        probe = torch.zeros(2, 3, classifier.image_size, classifier.image_size)
-        order = frozen_through(classifier, name, probe)
-        before = [other for other in order if other in fit]
+            known = [other.removeprefix(LAYER_PREFIX) for other in fit]
+            hint = nearest(self.layer, known) if known else "this model has none: expected repair.how=augment"
+            raise ConfigError(
+                f"repair.layer: {self.layer}: a projection is folded into a linear layer, a convolution with a bias or "
+                f"a batch norm, or into the convolutions that alone read a layer; {hint}"
+            )
+        before = [other for other in frozen_through(classifier, name, probe, freeze=False) if other in fit]
         if not before:
             raise ConfigError(
                 "repair.layer: nothing that a projection could be folded into comes before "
                 f"{name.removeprefix(LAYER_PREFIX)}; expected repair.how=augment, or another layer"
             )
-        return before[-1]
+        return Place(before[-1], norm=fit[before[-1]])
 
     def apply(self, context: RepairContext, folder: Path) -> dict[str, Any]:
         """Project or augment, train what follows, and write `repair.json`."""
-        layer = self._layer(context.start("f0"))
-        classifier = context.start("f0")
+        classifier = context.start("f0").eval()
+        place = self._place(classifier)
         seed = purpose_seed(context.seed, "repair") % 2**31
-        vectors = PairVectors(context.pairs, layer, "gap", self.cav, self.folds, seed, self.directions)
+        vectors = PairVectors(context.pairs, place.layer, "gap", self.cav, self.folds, seed, self.directions)
         audit = sample_of(context.benchmark.split("audit"), 50, seed, classifier)
         report = ConceptReport(vectors, *audit)
         found = report.before(classifier, None)
@@ -107,15 +119,14 @@ class Clarc(Tuning):
         directions = vectors.directions_of(found)
         if self.directions == "random":
             directions = vectors.at_random(directions.shape[1])
-        seen = vectors.activations(classifier)
-        norm = holders(classifier).get(layer) if self.how == "project" else None
-        frozen = frozen_through(classifier, norm or layer, audit[0][:2])
+        frozen = frozen_through(classifier, place.norm or place.layer, audit[0][:2])
         if self.how == "project":
+            self._project(context, classifier, vectors, directions, place)
+            for name in place.readers:
+                classifier.get_submodule(name).weight.requires_grad_(False)
             module: Any = partial(FineTune, frozen=frozen)
-            centre = self._centre(context, classifier, vectors)
-            own: Any = classifier.get_submodule(layer)
-            project_out(own, directions, centre, classifier.get_submodule(norm) if norm else None)  # type: ignore[arg-type]
         else:
+            seen = vectors.activations(classifier)
             values = torch.stack(
                 [
                     torch.from_numpy(seen[pair.positive.name]).mean(dim=0) @ direction
@@ -123,7 +134,12 @@ class Clarc(Tuning):
                 ]
             )
             module = partial(
-                ArtifactAugment, layer=layer, directions=directions, values=values, share=self.share, frozen=frozen
+                ArtifactAugment,
+                layer=place.layer,
+                directions=directions,
+                values=values,
+                share=self.share,
+                frozen=frozen,
             )
         summary = context.fit(classifier, folder, self.tuned(context.recipe), module=module, objective=repr(vars(self)))
         report.after(classifier.cpu().eval())
@@ -131,6 +147,16 @@ class Clarc(Tuning):
             report.save(folder)
             save_cavs(found, folder / CAVS)
         return summary
+
+    def _project(
+        self, context: RepairContext, classifier: Classifier, vectors: PairVectors, directions: Tensor, place: Place
+    ) -> None:
+        if place.readers:
+            project_in([classifier.get_submodule(name) for name in place.readers], directions)
+            return
+        own: Any = classifier.get_submodule(place.layer)
+        norm: Any = classifier.get_submodule(place.norm) if place.norm else None
+        project_out(own, directions, self._centre(context, classifier, vectors), norm)
 
     def _centre(self, context: RepairContext, classifier: Classifier, vectors: PairVectors) -> torch.Tensor:
         # the mean activation of training images, channel by channel: what the rest of the network expects

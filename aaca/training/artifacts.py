@@ -1,6 +1,7 @@
 """ClArC (Anders et al. 2022): take a concept's direction out of a layer (P-), or put it into all images (A-)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,58 @@ def project_out(
         norm.running_mean.sub_(held)
     else:
         raise ValueError("a layer without a bias needs the batch norm behind it")
+
+
+@torch.no_grad()
+def project_in(readers: Sequence[nn.Module], directions: Tensor) -> None:
+    """Fold a ↦ a − VVᵀa into the layers that read a, convolutions or linear ones: they no longer see the span.
+
+    What the projection takes from their mean, the training that follows puts right. Their weights have to stay as they
+    are from now on.
+    """
+    for reader in readers:
+        weight: Tensor = reader.weight  # type: ignore[assignment]
+        basis = span(directions).to(weight)
+        rows = weight.transpose(0, 1).flatten(1)  # [C, …]
+        rows = rows - basis.T @ (basis @ rows)
+        weight.copy_(rows.view(weight.shape[1], weight.shape[0], *weight.shape[2:]).transpose(0, 1))
+
+
+@torch.no_grad()
+def readers_of(classifier: Classifier, layer: str, images: Tensor) -> list[str]:
+    """The convolutions and linear layers whose input is the output of `layer`; empty where anything else reads it, too.
+
+    Whether nothing else does is tried: on a copy that is projected, a change along the direction must change nothing.
+    """
+    copied = deepcopy(classifier).eval()
+    found: list[str] = []
+    seen: list[Tensor] = []
+    hooks = [copied.get_submodule(layer).register_forward_hook(lambda _module, _inputs, output: seen.append(output))]
+    for name, module in copied.named_modules():
+        if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1):
+            hooks.append(
+                module.register_forward_pre_hook(
+                    lambda _module, inputs, name=name: found.append(name) if seen and inputs[0] is seen[-1] else None
+                )
+            )
+    copied(images)
+    for hook in hooks:
+        hook.remove()
+    channels = seen[-1].shape[1] if seen[-1].ndim != 3 else seen[-1].shape[2]
+    if not found or any(_width(copied.get_submodule(name)) != channels for name in found):
+        return []
+    direction = torch.randn(1, channels, generator=torch.Generator().manual_seed(0))
+    project_in([copied.get_submodule(name) for name in found], direction)
+    plain = copied(images)
+    added = direction.view(1, -1, *([1] * (seen[-1].ndim - 2))) if seen[-1].ndim != 3 else direction.view(1, 1, -1)
+    hook = copied.get_submodule(layer).register_forward_hook(lambda _module, _inputs, output: output + added)
+    moved = copied(images)
+    hook.remove()
+    return found if torch.allclose(moved, plain, atol=1e-4, rtol=1e-3) else []
+
+
+def _width(module: nn.Module) -> int:
+    return module.in_channels if isinstance(module, nn.Conv2d) else module.in_features  # type: ignore[return-value]
 
 
 def shift_to(activation: Tensor, direction: Tensor, value: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 from aaca.concepts.mapping import Basis, Kind, Mapping, fit_ridge, held_out, pca, r_squared
 from aaca.runtime.errors import AacaError, ConfigError, DataError
@@ -25,17 +25,21 @@ COMPONENTS = 64
 """Principal components of the teacher's channels (Concept Distillation, released code)."""
 
 
+ROW = 50
+"""Updates between two looks at the stopping images, and a row of the curve."""
+
+
 @dataclass(frozen=True)
 class Schedule:
-    """Adam until the stopping images' loss has not fallen by a thousandth for `patience` epochs.
+    """Adam until the stopping images' loss has not fallen by a thousandth for `patience` rows of 50 updates.
 
     The released code took 55 updates at 1e-4 in all, and left the mapping nearly as it was drawn.
     """
 
-    lr: float = 1e-3
+    lr: float = 3e-3
     batch_size: int = 32
-    patience: int = 20
-    max_epochs: int = 500
+    patience: int = 10
+    rows: int = 100
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,6 @@ class Mapper(pl.LightningModule):
         self.encoder = first(teacher[0], student[0], kernel, stride)
         self.decoder = second(student[0], teacher[0], kernel, stride)
         self.lr = lr
-        self.sums = torch.zeros(3)
 
     def losses(self, batch: Any) -> tuple[Tensor, Tensor]:
         """(loss, E(t))."""
@@ -101,14 +104,14 @@ class Mapper(pl.LightningModule):
         loss, _ = self.losses(batch)
         if not loss.detach().isfinite():
             raise AacaError(f"{KEY}: conv's loss is {float(loss)}; nearest valid: ridge")
-        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(batch[0]))
+        self.log("loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch[0]))
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """All validation images in one batch."""
         loss, encoded = self.losses(batch)
-        self.log("stop_loss", loss, batch_size=len(batch[0]))
-        self.log("stop_r2", r_squared(encoded.flatten(1), batch[1].flatten(1)), batch_size=len(batch[0]))
+        r2 = r_squared(encoded.flatten(1), batch[1].flatten(1))
+        self.log_dict({"stop_loss": loss, "stop_r2": r2}, sync_dist=True, batch_size=len(batch[0]))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam."""
@@ -116,14 +119,14 @@ class Mapper(pl.LightningModule):
 
 
 class Converged(Callback):
-    """Ends a fit when `stop_loss` has not fallen by a thousandth for `patience` epochs; puts its best weights back."""
+    """Ends a fit when `stop_loss` has not fallen by a thousandth for `patience` rows; puts its best weights back."""
 
     def __init__(self, patience: int) -> None:
         self.patience, self.best, self.waited = patience, float("inf"), 0
         self.weights: dict[str, Tensor] = {}
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look at this epoch."""
+        """Look at this row."""
         loss = float(trainer.callback_metrics["stop_loss"])
         self.waited = 0 if loss < self.best * 0.999 else self.waited + 1
         if loss < self.best:
@@ -158,6 +161,11 @@ def fit_mapping(
     Raises `ConfigError` where `conv` cannot be, `DataError` for R² < 0: a vector through it would mean nothing.
     """
     ranks = current()
+    if len(features) != len(student) or features.ndim != 4 or not (_finite(features) and _finite(student)):
+        raise DataError(
+            f"{KEY}: feature maps {tuple(features.shape)} and activations {tuple(student.shape)}; "
+            "expected [N, c, h, w] and [N, …], all finite"
+        )
     basis = None if components is None else pca(features, components)
     if kind == "ridge":
         mapping = fit_ridge(features, student, seed, basis)
@@ -178,6 +186,10 @@ def fit_mapping(
     return Mapping.load(folder)
 
 
+def _finite(values: Tensor) -> bool:
+    return bool(values.isfinite().all())
+
+
 def _trained(
     features: Tensor,
     student: Tensor,
@@ -188,7 +200,7 @@ def _trained(
     schedule: Schedule,
 ) -> Mapping:
     rows, held = held_out(len(features), seed)
-    cut = max(1, len(rows) // 8)
+    cut = max(2, len(rows) // 8)
     stop, fit = rows[:cut], rows[cut:]  # R² is of images that neither trained nor stopped the training
     maps = features if basis is None else basis.project(features)
     # both sides in their own units: the two terms of the loss weigh alike, and one rate fits all teachers and layers
@@ -206,12 +218,15 @@ def _trained(
     order = torch.Generator().manual_seed(purpose_seed(seed, "mapping", "order"))
     loop = trainer.make(
         "mapping",
-        max_epochs=schedule.max_epochs,
+        max_epochs=schedule.rows,
         callbacks=[Converged(schedule.patience), Curves(folder / "log" / "metrics.csv")],
     )
+    train = TensorDataset(seen[fit], wanted[fit])
+    draws = RandomSampler(train, num_samples=ROW * schedule.batch_size, generator=order)  # whole shuffles, in turn
+    batches = BatchSampler(draws, schedule.batch_size, drop_last=True)
     loop.fit(
         mapper,
-        DataLoader(TensorDataset(seen[fit], wanted[fit]), schedule.batch_size, shuffle=True, generator=order),
+        DataLoader(train, sampler=batches, batch_size=None),
         DataLoader(TensorDataset(seen[stop], wanted[stop]), len(stop)),
     )
     encoder = mapper.encoder.float().cpu()
@@ -219,7 +234,7 @@ def _trained(
     tensors = {**scales, "weight": encoder.weight.detach(), "bias": encoder.bias.detach()}
     shape = mapper.geometry
     meta = {
-        **{"grows": shape.grows, "kernel": shape.kernel, "stride": shape.stride, "epochs": loop.current_epoch},
+        **{"grows": shape.grows, "kernel": shape.kernel, "stride": shape.stride, "updates": ROW * loop.current_epoch},
         **{"images": len(features), "held_out": len(held), "seed": seed},
     }
     mapping = Mapping("conv", basis, tensors, tuple(student.shape[1:]), 0.0, meta)

@@ -26,6 +26,7 @@ GROUPS = (
     "trainer",
     "selector",
     "repair",
+    "teacher",
     "logger",
     "resume",
     "size",

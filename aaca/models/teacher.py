@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aaca.models.timm_model import TimmModel
+from aaca.models.timm_model import IMAGENET_MEAN, IMAGENET_STD, TimmModel
 from aaca.models.zero_shot import ClipModel
-from aaca.runtime.errors import AacaError, ConfigError
+from aaca.runtime.errors import AacaError, ConfigError, nearest
 
 BATCH = 32  # images a forward pass: a ViT-B/8 at 224 px has 785 tokens an image
 MapOf = Callable[[Any, Tensor], Tensor]
@@ -104,8 +104,13 @@ class TimmTeacher(TeacherSource):
         self.kwargs = kwargs or {}
         with _as_teacher():
             self._model()
-        known = timm.get_pretrained_cfg(name)
-        self.mean, self.std = list(mean or known.mean), list(std or known.std)
+        try:
+            known = timm.get_pretrained_cfg(name)
+        except RuntimeError as error:  # a tag that the architecture does not have
+            choices = timm.list_models(f"{name.partition('.')[0]}.*", pretrained=True)
+            raise ConfigError(f"teacher.name: timm has no weights {name!r}; {nearest(name, choices)}") from error
+        self.mean = list(mean or (known.mean if known else IMAGENET_MEAN))
+        self.std = list(std or (known.std if known else IMAGENET_STD))
 
     def fingerprint(self) -> dict[str, Any]:
         """All arguments; the checkpoint file by its SHA-256."""

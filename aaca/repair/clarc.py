@@ -15,7 +15,7 @@ from aaca.repair.base import RepairContext
 from aaca.repair.concept_distillation import CAVS, layer_of
 from aaca.repair.concept_report import LAYER_PREFIX, ConceptReport
 from aaca.repair.tune import Tuning
-from aaca.repair.vectors import PairVectors, Which, check_accuracy, sample_of, save_cavs
+from aaca.repair.vectors import PairVectors, Which, key_of, sample_of, save_cavs
 from aaca.runtime.errors import ConfigError, nearest
 from aaca.runtime.ranks import current
 from aaca.runtime.seeding import purpose_seed
@@ -114,8 +114,7 @@ class Clarc(Tuning):
         vectors = PairVectors(context.pairs, place.layer, "gap", self.cav, self.folds, seed, self.directions)
         audit = sample_of(context.benchmark.split("audit"), 50, seed, classifier)
         report = ConceptReport(vectors, *audit)
-        found = report.before(classifier, None)
-        check_accuracy(found, self.least_accuracy)
+        found, vectors = report.before(classifier, None, self.least_accuracy)
         directions = vectors.directions_of(found)
         if self.directions == "random":
             directions = vectors.at_random(directions.shape[1])
@@ -129,7 +128,7 @@ class Clarc(Tuning):
             seen = vectors.activations(classifier)
             values = torch.stack(
                 [
-                    torch.from_numpy(seen[pair.positive.name]).mean(dim=0) @ direction
+                    torch.from_numpy(seen[key_of(pair.positive)]).mean(dim=0) @ direction
                     for pair, direction in zip(vectors.pairs, directions, strict=True)
                 ]
             )

@@ -14,7 +14,7 @@ from aaca.models.classifier import Classifier, ClassifierSource
 from aaca.repair.base import RepairContext
 from aaca.repair.concept_report import LAYER_PREFIX, ConceptReport
 from aaca.repair.tune import Tuning
-from aaca.repair.vectors import PairVectors, Which, check_accuracy, sample_of, save_cavs
+from aaca.repair.vectors import PairVectors, Which, sample_of, save_cavs
 from aaca.runtime.errors import ConfigError
 from aaca.runtime.ranks import current
 from aaca.runtime.seeding import purpose_seed
@@ -122,8 +122,8 @@ class DistilConcepts(Tuning):
         vectors = PairVectors(context.pairs, layer, self.pool, self.cav, self.folds, seed, self.directions)
         audit = sample_of(context.benchmark.split("audit"), 50, seed, classifier)
         report = ConceptReport(vectors, *audit)
-        found = report.before(classifier, self._teach(context, vectors, classifier, folder))
-        check_accuracy(found, self.least_accuracy)
+        taught = self._teach(context, vectors, classifier, folder)
+        found, vectors = report.before(classifier, taught, self.least_accuracy)
         size = len(found[0].direction)
         objective = self._objective(context, classifier, vectors, found, audit[0][:2])
         module = partial(ConceptDistillation, objective=objective, size=size)

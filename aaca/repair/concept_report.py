@@ -1,6 +1,6 @@
 """`ConceptReport`: what concept vectors are worth, and how much the classifier depends on them, before and after."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from aaca.concepts.activations import logit_gradients, pooled
 from aaca.concepts.cav import Cav
 from aaca.concepts.tcav import tcav
 from aaca.models.classifier import Classifier
-from aaca.repair.vectors import PairVectors
+from aaca.repair.vectors import PairVectors, strong
 from aaca.runtime.files import write_json
 
 LAYER_PREFIX = "backbone."
@@ -27,9 +27,18 @@ class ConceptReport:
     labels: Tensor
     found: dict[str, Any] = field(default_factory=dict)
 
-    def before(self, classifier: Classifier, taught: dict[str, np.ndarray] | None) -> list[Cav]:
-        """The vectors in f0 (of `taught` activations, where a teacher gives them)."""
+    def before(
+        self, classifier: Classifier, taught: dict[str, np.ndarray] | None, least: float
+    ) -> tuple[list[Cav], PairVectors]:
+        """The vectors in f0 (of `taught` activations, where a teacher gives them) that are worth `least`; their pairs.
+
+        The others stand in the report as left out.
+        """
         cavs = self.vectors.cavs(classifier) if taught is None else self.vectors.fitted(taught)
+        kept = strong(cavs, least)
+        weak = [cav for index, cav in enumerate(cavs) if index not in kept]
+        cavs = [cavs[index] for index in kept]
+        self.vectors = replace(self.vectors, pairs=[self.vectors.pairs[index] for index in kept])
         self.found |= {
             "layer": self.vectors.layer.removeprefix(LAYER_PREFIX),
             "concepts": [
@@ -43,9 +52,13 @@ class ConceptReport:
                 }
                 for pair, cav in zip(self.vectors.pairs, cavs, strict=True)
             ],
+            "left_out": [
+                {"concept": cav.meta["concept"], "accuracy": [cav.accuracy_positive, cav.accuracy_negative]}
+                for cav in weak
+            ],
             "before": self._depends(classifier, cavs),
         }
-        return cavs
+        return cavs, self.vectors
 
     def after(self, classifier: Classifier) -> "ConceptReport":
         """The same, of vectors fitted anew in the repaired classifier (images of the sets, no teacher)."""

@@ -1,5 +1,6 @@
 """`PairVectors`: the concept vectors of pairs of image sets in a classifier's layer, with or without a teacher."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from aaca.data.transforms import EvalTransform, normalise
 from aaca.models.classifier import Classifier
 from aaca.runtime.errors import DataError
 
+log = logging.getLogger(__name__)
 Which = Literal["concepts", "random"]
 
 
@@ -37,8 +39,8 @@ class PairVectors:
     which: Which = "concepts"
 
     def sets(self) -> dict[str, ConceptImages]:
-        """Each set of images once."""
-        return {one.name: one for pair in self.pairs for one in (pair.positive, pair.negative)}
+        """Each set of images once, under a name of its own (two folders may be called the same)."""
+        return {key_of(one): one for pair in self.pairs for one in (pair.positive, pair.negative)}
 
     def activations(self, classifier: Classifier) -> dict[str, np.ndarray]:
         """Name of a set → its activations `[N, D]`."""
@@ -57,8 +59,8 @@ class PairVectors:
         """One a pair, of activations by name of a set."""
         return [
             fit_cav(
-                activations[pair.positive.name],
-                activations[pair.negative.name],
+                activations[key_of(pair.positive)],
+                activations[key_of(pair.negative)],
                 self.kind,
                 self.folds,
                 self.seed,
@@ -84,6 +86,11 @@ class PairVectors:
         return F.normalize(torch.randn(len(self.pairs), size, generator=generator), dim=1)
 
 
+def key_of(one: ConceptImages) -> str:
+    """Tells a set from all others of this process."""
+    return f"{one.name} {id(one)}"
+
+
 def as_input(images: np.ndarray, classifier: Classifier) -> Tensor:
     """uint8 `[N, S, S, 3]` as the classifier takes them."""
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(255)
@@ -101,15 +108,23 @@ def sample_of(table: ImageTable, per_class: int, seed: int, classifier: Classifi
     return as_input(images, classifier), torch.from_numpy(table.labels[rows])
 
 
-def check_accuracy(cavs: Sequence[Cav], least: float) -> None:
-    """Raise `DataError` where a vector does not tell its concept from its opposite on held-out images."""
-    for cav in cavs:
-        if cav.balanced_accuracy < least:
-            raise DataError(
-                f"concept {cav.meta['concept']!r}: its vector tells {cav.balanced_accuracy:.0%} of held-out images "
-                f"right (with it {cav.accuracy_positive:.0%}, without {cav.accuracy_negative:.0%}); expected "
-                f"{least:.0%} (repair.least_accuracy): more or clearer concept images, or another repair.layer"
-            )
+def strong(cavs: Sequence[Cav], least: float) -> list[int]:
+    """The vectors that tell their concept from its opposite on held-out images; the others are named in the log.
+
+    Raises `DataError` where none does.
+    """
+    reasons = {
+        index: f"concept {cav.meta['concept']!r}: its vector tells {cav.balanced_accuracy:.0%} of held-out images "
+        f"right (with it {cav.accuracy_positive:.0%}, without {cav.accuracy_negative:.0%}); expected {least:.0%} "
+        "(repair.least_accuracy): more or clearer concept images, another repair.layer or repair.cav"
+        for index, cav in enumerate(cavs)
+        if cav.balanced_accuracy < least
+    }
+    if len(reasons) == len(cavs):
+        raise DataError(reasons[0])
+    for reason in reasons.values():
+        log.warning("left out: %s", reason)
+    return [index for index in range(len(cavs)) if index not in reasons]
 
 
 def save_cavs(cavs: Sequence[Cav], folder: Path) -> None:

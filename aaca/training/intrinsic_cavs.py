@@ -4,12 +4,10 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from aaca.concepts.activations import activations_of
-from aaca.concepts.cav import Cav, fit_cav
+from aaca.concepts.cav import fit_cav
 from aaca.models.intrinsic_net import BRANCHES, penultimate
-from aaca.world.intrinsic import Intrinsics
 
 Vectors = Literal["paired", "relative"]
 

@@ -138,6 +138,16 @@ def test_a_vector_that_tells_nothing_apart_is_refused(given, tmp_path):
     same_images = replace(pair, positive=replace(pair.positive, images=mixed[:60]), negative=replace(pair.negative, images=mixed[60:]))  # fmt: skip # noqa: E501
     with pytest.raises(DataError, match=r"concept 'above': its vector tells .*repair\.least_accuracy"):
         applied(DistilConcepts(**SHORT), replace(given, pairs=(same_images,)), tmp_path / "a")
+    applied(DistilConcepts(**SHORT), replace(given, pairs=(renamed(same_images), pair)), tmp_path / "b")
+    report = read_json(tmp_path / "b" / REPORT)
+    assert [one["concept"] for one in report["left_out"]] == ["noise"] and len(report["before"]) == 1
+
+
+def renamed(pair):
+    """The same images under names of their own."""
+    sides = (pair.positive, "noise"), (pair.negative, "other noise")
+    positive, negative = (replace(side, name=name) for side, name in sides)
+    return replace(pair, positive=positive, negative=negative)
 
 
 def test_concepts_count_only_for_their_classes():

@@ -1,4 +1,4 @@
-"""The mapping by a trained pair of kernels: the paper's shapes, planted kernels, chance is refused, two ranks as one."""
+"""The mapping by a trained pair of kernels: the paper's shapes, planted kernels, chance, ranks."""
 
 import numpy as np
 import pytest
@@ -8,11 +8,13 @@ from torch import nn
 from aaca.concepts.cav import fit_cav
 from aaca.concepts.mapping import Mapping
 from aaca.runtime.errors import ConfigError, DataError
+from aaca.runtime.launch import launch
 from aaca.training.mapper import Mapper, Schedule, fit_mapping, geometry
 from aaca.training.trainer import TrainerSpec
+from tests.training.mapper_tasks import map_both_ways
 
 CPU = TrainerSpec(accelerator="cpu")
-SHORT = Schedule(lr=0.01, patience=4, rows=30)
+SHORT = Schedule(lr=0.01, patience=3, rows=12)
 
 
 def normal(*shape, seed=0):
@@ -108,3 +110,10 @@ def test_what_cannot_be_fitted_is_one_line(tmp_path):
     features[0, 0, 0, 0] = float("nan")
     with pytest.raises(DataError, match="all finite"):
         fit_mapping("ridge", features, student, 0, None, tmp_path)
+
+
+@pytest.mark.slow
+def test_two_ranks_do_what_one_does(tmp_path):
+    one = map_both_ways({"folder": str(tmp_path / "one")})
+    two = launch("tests.training.mapper_tasks:map_both_ways", {"folder": str(tmp_path / "two")}, 2)
+    assert two == [*one, *one]

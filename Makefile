@@ -44,6 +44,7 @@ bench: setup
 	$(BIN)/python tests/bench/relaunch.py
 	$(BIN)/python tests/bench/generation.py
 	$(BIN)/python tests/bench/discovery.py
+	$(BIN)/python tests/bench/distillation.py
 
 docs: setup
 	$(BIN)/python docs/make_results.py $(ROOT)

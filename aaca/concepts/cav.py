@@ -8,7 +8,6 @@ from typing import Any, Literal, get_args
 import numpy as np
 from safetensors.numpy import load_file, save_file
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
-from sklearn.model_selection import StratifiedKFold
 from sklearn.svm import LinearSVC
 
 from aaca.runtime.errors import ConfigError, DataError, nearest
@@ -83,20 +82,22 @@ def fit_cav(
             f"concept vector: {len(positive)} images with and {len(negative)} without the concept; expected at least "
             f"{max(2, folds)} each (folds: {folds})"
         )
-    values = np.concatenate([positive, negative]).astype(np.float64)
+    values = np.concatenate([positive, negative])
     labels = np.repeat([1, 0], [len(positive), len(negative)])
-    right: dict[int, list[bool]] = {0: [], 1: []}
-    for train, held in StratifiedKFold(folds, shuffle=True, random_state=seed).split(values, labels):
-        direction = _direction(values[train], labels[train], kind, seed)
-        projected = values @ direction
-        middle = (projected[train][labels[train] == 1].mean() + projected[train][labels[train] == 0].mean()) / 2
-        for label in (0, 1):
-            right[label] += list((projected[held][labels[held] == label] > middle) == bool(label))
+    fold = _folds(labels, folds, seed)
+    fit = _mean_differences if kind in ("mean_difference", "pattern") else _classifiers
+    directions = fit(values, labels, fold, folds, kind, seed)  # [folds + 1, D]: without each fold, and of all
+    projected = values @ directions[:-1].T.astype(values.dtype)
+    right = np.zeros(len(labels), dtype=bool)
+    for index in range(folds):
+        held, own = fold == index, projected[:, index]
+        middle = (own[~held & (labels == 1)].mean() + own[~held & (labels == 0)].mean()) / 2
+        right[held] = (own[held] > middle) == (labels[held] == 1)
     return Cav(
-        direction=_direction(values, labels, kind, seed).astype(np.float32),
+        direction=directions[-1].astype(np.float32),
         kind=kind,
-        accuracy_positive=float(np.mean(right[1])),
-        accuracy_negative=float(np.mean(right[0])),
+        accuracy_positive=float(right[labels == 1].mean()),
+        accuracy_negative=float(right[labels == 0].mean()),
         n_positive=len(positive),
         n_negative=len(negative),
         folds=folds,
@@ -105,20 +106,43 @@ def fit_cav(
     )
 
 
-def _direction(values: np.ndarray, labels: np.ndarray, kind: Kind, seed: int) -> np.ndarray:
-    if kind == "mean_difference":
-        vector = values[labels == 1].mean(axis=0) - values[labels == 0].mean(axis=0)
-    elif kind == "pattern":
-        t = labels - labels.mean()
-        vector = t @ (values - values.mean(axis=0)) / (t @ t)
-    else:
-        classifiers = {
-            "ridge": lambda: RidgeClassifier(alpha=1.0),
-            "logistic": lambda: LogisticRegression(C=1.0, max_iter=2000),
-            "linear_svc": lambda: LinearSVC(C=1.0, dual=True, max_iter=20_000, random_state=seed),
-        }
-        vector = classifiers[kind]().fit(values, labels).coef_.ravel()
-    length = np.linalg.norm(vector)
-    if not np.isfinite(length) or length < 1e-12:
+def _folds(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    # the fold of each row; every fold has its share of both sets
+    rng, found = np.random.default_rng(seed), np.empty(len(labels), dtype=np.int64)
+    for label in (0, 1):
+        own = np.flatnonzero(labels == label)
+        found[rng.permutation(own)] = np.arange(len(own)) % folds
+    return found
+
+
+def _mean_differences(
+    values: np.ndarray, labels: np.ndarray, fold: np.ndarray, folds: int, kind: Kind, seed: int
+) -> np.ndarray:
+    # all from the sums of every fold, one product with the activations; cov(a, t) / var(t) of two sets is the same
+    cells = np.zeros((2 * folds, len(labels)), dtype=values.dtype)
+    cells[labels * folds + fold, np.arange(len(labels))] = 1
+    sums = (cells @ values).astype(np.float64).reshape(2, folds, -1)
+    counts = cells.sum(axis=1).astype(np.float64).reshape(2, folds, 1)
+    total, number = sums.sum(axis=1, keepdims=True), counts.sum(axis=1, keepdims=True)
+    means = np.concatenate([(total - sums) / (number - counts), total / number], axis=1)
+    return _unit(means[1] - means[0])
+
+
+def _classifiers(
+    values: np.ndarray, labels: np.ndarray, fold: np.ndarray, folds: int, kind: Kind, seed: int
+) -> np.ndarray:
+    make = {
+        "ridge": lambda: RidgeClassifier(alpha=1.0),
+        "logistic": lambda: LogisticRegression(C=1.0, max_iter=2000),
+        "linear_svc": lambda: LinearSVC(C=1.0, dual=True, max_iter=20_000, random_state=seed),
+    }[kind]
+    exact = values.astype(np.float64)
+    parts = [fold != index for index in range(folds)] + [np.ones(len(labels), dtype=bool)]
+    return _unit(np.stack([make().fit(exact[part], labels[part]).coef_.ravel() for part in parts]))
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not np.isfinite(lengths).all() or lengths.min() < 1e-12:
         raise DataError("concept vector: images with and without the concept have the same activations")
-    return np.asarray(vector / length)
+    return np.asarray(vectors / lengths)

@@ -30,6 +30,7 @@ class IntrinsicNet(nn.Module):
 
     def __init__(self, channels: Sequence[int] = (12, 24, 36, 48)) -> None:
         super().__init__()
+        self.width = channels[0]  # channels of the penultimate layers
         self.encoder = nn.ModuleList(
             Block(before, after) for before, after in zip((3, *channels), channels, strict=False)
         )

@@ -20,7 +20,7 @@ from aaca.runtime.files import file_sha256
 log = logging.getLogger(__name__)
 How = Literal["cut", "whole"]
 LEAST = 10  # images a set, below which a direction is chance
-COVERED = 0.02  # share of the image that a mask has to cover, to be cut out
+COVERED = 0.003  # share of the image that a mask has to cover, to be cut out
 
 
 class FoundImages(PairSource):

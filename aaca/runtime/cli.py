@@ -11,6 +11,7 @@ JOBS = {
     "debug": ("find failures, build a debug set, repair, test", "aaca debug method=s_similarity seed=0"),
     "annotate": ("people say what misleads the model: a page on this machine", "aaca annotate"),
     "compare": ("one table and one report over any set of runs", "aaca compare paths.root=outputs"),
+    "intrinsic": ("albedo and shading of images, with Concept Distillation and without", "aaca intrinsic repeats=3"),
     "pretrain": ("train the models that ship with aaca (embedded world)", "aaca pretrain model=clip"),
     "data": (
         "verify a dataset's files, or preview its splits",
@@ -64,7 +65,7 @@ def overview() -> str:
     """The text of bare `aaca`: jobs, methods, and one example each."""
     lines = [f"aaca {__version__}: why an image classifier fails, its repair, and the proof", "", "jobs"]
     for name, (meaning, example) in JOBS.items():
-        lines += [f"  {name:<9}{meaning}", f"  {'':<9}  {example}"]
+        lines += [f"  {name:<10}{meaning}", f"  {'':<10}  {example}"]
     lines += ["", "methods (aaca debug method=…; several with -m method=a,b seed=0,1,2)"]
     for name, meaning in options("method").items():
         lines.append(f"  {name:<19}{meaning}")

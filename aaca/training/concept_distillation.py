@@ -1,7 +1,7 @@
 """`ConceptDistillation`: fine-tuning with a concept loss at one layer (Concept Distillation, NeurIPS 2023)."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -119,12 +119,13 @@ class ConceptDistillation(FineTune):
             self.bank.refresh(*self.asked.images(self.classifier))
         self.ready.fill_(True)
         if torch.distributed.is_initialized() and self.trainer.world_size > 1:
-            for buffer in (self.directions, *([self.bank.prototypes] if self.bank else [])):
+            for buffer in (self.directions, *((self.bank.prototypes, self.bank.centres) if self.bank else ())):
                 torch.distributed.broadcast(buffer, src=0)
 
     def objective(self, images: Tensor, targets: Tensor, rows: Tensor) -> Tensor:
         """The recipe's loss plus λ times the concept loss."""
-        with captured(self.classifier, [self.asked.layer]) as seen, twice_differentiable():
+        again = nullcontext() if self.bank else twice_differentiable()  # prototypes need no second derivative
+        with captured(self.classifier, [self.asked.layer]) as seen, again:
             logits = self.classifier(images)
         loss: Tensor = self.loss(logits, targets)
         gradients = self.sensitivities(logits, seen[self.asked.layer], targets)
@@ -138,7 +139,8 @@ class ConceptDistillation(FineTune):
         asked = self.asked
         if asked.target == "proto":
             assert self.bank is not None
-            return prototype_gradients(pooled(activation, asked.pool), self.bank.prototypes, targets)
+            k = self.bank.k if asked.distance == "sq_dot" else 0
+            return prototype_gradients(pooled(activation, asked.pool), self.bank.centres, targets, k)
         if asked.target == "ce":
             (found,) = torch.autograd.grad(
                 F.cross_entropy(logits, targets, reduction="sum"), activation, create_graph=True

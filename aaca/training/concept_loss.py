@@ -43,13 +43,14 @@ def concept_loss(
     return (found * share).sum() / total if total > 0 else found.sum() * 0
 
 
-def prototype_gradients(activations: Tensor, prototypes: Tensor, labels: Tensor) -> Tensor:
-    """∂ L_p / ∂ a `[B, D]` in closed form; L_p = Σ_k mean_d (a − P_yk)² over the K prototypes `[C, K, D]` of a class.
+def prototype_gradients(activations: Tensor, centres: Tensor, labels: Tensor, k: int) -> Tensor:
+    """∂ L_p / ∂ a `[B, D]` in closed form; L_p = Σ_k mean_d (a − P_yk)² over the K prototypes of a class.
 
-    It is (2K/D)(a − P̄_y): K and the scale fall out of the cosine, and no second backward pass is needed.
+    It is (2K/D)(a − P̄_y), P̄ `[C, D]` the `centres`: no second backward pass is needed. `k` = 0 leaves the factor out,
+    which a cosine does not see.
     """
-    count, size = prototypes.shape[1:]
-    return (2 * count / size) * (activations - prototypes.mean(dim=1)[labels])
+    found = activations - centres[labels]
+    return found * (2 * k / activations.shape[1]) if k else found
 
 
 def logit_gradients_at(logits: Tensor, activation: Tensor, signs: Tensor) -> Tensor:

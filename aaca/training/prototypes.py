@@ -15,6 +15,7 @@ class PrototypeBank(nn.Module):
     """
 
     prototypes: Tensor
+    centres: Tensor
     filled: Tensor
 
     def __init__(self, n_classes: int, size: int, k: int = 7, alpha: float = 0.3, seed: int = 0) -> None:
@@ -25,6 +26,7 @@ class PrototypeBank(nn.Module):
             raise ConfigError(f"repair.prototypes.alpha: {alpha}; expected 0…1")
         self.k, self.alpha, self.seed = k, alpha, seed
         self.register_buffer("prototypes", torch.zeros(n_classes, k, size))
+        self.register_buffer("centres", torch.zeros(n_classes, size))  # the mean of a class's prototypes
         self.register_buffer("filled", torch.tensor(False))
 
     @torch.no_grad()
@@ -37,6 +39,7 @@ class PrototypeBank(nn.Module):
         found = np.stack([self._centres(values[classes == label], label) for label in range(len(self.prototypes))])
         new = torch.from_numpy(found).to(self.prototypes)
         self.prototypes.copy_(torch.lerp(self.prototypes, new, self.alpha) if bool(self.filled) else new)
+        self.centres.copy_(self.prototypes.mean(dim=1))
         self.filled.fill_(True)
 
     def _centres(self, values: np.ndarray, label: int) -> np.ndarray:

@@ -84,14 +84,15 @@ def _delta(what: Literal["albedo", "light"], groups: int, members: int, size: in
         base = draw_scene(seed, "delta", what, split, group)
         for member in range(members):
             other = draw_scene(seed, "delta", what, split, group, member)
-            changed = {"albedo_seed": other.albedo_seed} if what == "albedo" else {"light_seed": other.light_seed}
-            found = render(replace(base, **changed), size)
+            if what == "albedo":
+                scene = replace(base, albedo_seed=other.albedo_seed)
+            else:
+                scene = replace(base, light_seed=other.light_seed)
+            found = render(scene, size)
             albedo.append(found.albedo)
             shading.append(found.shading)
     lead = (groups, members)
-    return Intrinsics(
-        np.stack(albedo).reshape(*lead, 3, size, size), np.stack(shading).reshape(*lead, 1, size, size)
-    )
+    return Intrinsics(np.stack(albedo).reshape(*lead, 3, size, size), np.stack(shading).reshape(*lead, 1, size, size))
 
 
 def normals(shape: Shape, shape_seed: int, size: int) -> tuple[np.ndarray, np.ndarray]:

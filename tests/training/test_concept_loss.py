@@ -29,8 +29,8 @@ def by_double_backward(a, prototypes, labels, directions):
 def test_the_closed_form_is_the_double_backward():
     a, prototypes, labels, directions = draw()
     gradient, slow = by_double_backward(a, prototypes, labels, directions)
-    quick = concept_loss(prototype_gradients(a, prototypes, labels), directions, YES)
-    torch.testing.assert_close(prototype_gradients(a, prototypes, labels), gradient, rtol=0, atol=1e-14)
+    quick = concept_loss(prototype_gradients(a, prototypes.mean(dim=1), labels, K), directions, YES)
+    torch.testing.assert_close(prototype_gradients(a, prototypes.mean(dim=1), labels, K), gradient, rtol=0, atol=1e-14)
     torch.testing.assert_close(quick, slow, rtol=0, atol=1e-14)
     torch.testing.assert_close(*(torch.autograd.grad(loss, a)[0] for loss in (quick, slow)), rtol=0, atol=1e-14)
 
@@ -39,7 +39,7 @@ def test_central_differences_agree():
     a, prototypes, labels, directions = draw(1)
 
     def loss(values):
-        return concept_loss(prototype_gradients(values, prototypes, labels), directions, YES)
+        return concept_loss(prototype_gradients(values, prototypes.mean(dim=1), labels, K), directions, YES)
 
     (gradient,) = torch.autograd.grad(loss(a), a)
     for row, column in ((0, 0), (3, 7), (5, 9)):
@@ -51,8 +51,8 @@ def test_central_differences_agree():
 
 def test_neither_scales_nor_doubled_prototypes_count():
     a, prototypes, labels, directions = draw(2)
-    one = concept_loss(prototype_gradients(a, prototypes, labels), directions, YES)
-    twice = prototype_gradients(a, torch.cat([prototypes, prototypes], dim=1), labels)
+    one = concept_loss(prototype_gradients(a, prototypes.mean(dim=1), labels, K), directions, YES)
+    twice = prototype_gradients(a, torch.cat([prototypes, prototypes], dim=1).mean(dim=1), labels, 2 * K)
     for gradients, vectors in ((twice, directions), (7 * twice, directions), (twice, 3 * directions)):
         torch.testing.assert_close(concept_loss(gradients, vectors, YES), one)
     assert 0 <= float(one) <= 1

@@ -1,5 +1,7 @@
 """The mapping by a trained pair of kernels: the paper's shapes, planted kernels, chance, ranks."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,8 @@ from aaca.training.trainer import TrainerSpec
 from tests.training.mapper_tasks import map_both_ways
 
 CPU = TrainerSpec(accelerator="cpu")
-SHORT = Schedule(lr=0.01, patience=3, rows=12)
+SHORT = Schedule(lr=0.02, batch_size=16, patience=2, rows=6)
+BRIEF = Schedule(batch_size=8, rows=1)
 
 
 def normal(*shape, seed=0):
@@ -88,15 +91,15 @@ def test_a_mapping_worse_than_the_mean_is_refused(kind, tmp_path):
     with pytest.raises(
         DataError, match=r"^repair\.mapping: held-out R² is -0\.\d\d; expected 0 or more; more"
     ) as error:
-        fit_mapping(kind, normal(60, 4, 3, 3), normal(60, 5, 3, 3, seed=1), 0, CPU, tmp_path, schedule=SHORT)
+        fit_mapping(kind, normal(60, 4, 3, 3), normal(60, 5, 3, 3, seed=1), 0, CPU, tmp_path, schedule=BRIEF)
     assert ("repair.mapping=ridge" in str(error.value)) == (kind == "conv")
     assert not (tmp_path / "mapping.json").exists()
 
 
 def test_the_same_seed_gives_the_same_kernels(tmp_path):
     features, student = normal(40, 3, 4, 4), normal(40, 3, 4, 4) + 1
-    short = Schedule(rows=2, lr=0.01)
-    runs = [fit_mapping("conv", features, student, seed, CPU, tmp_path, schedule=short) for seed in (0, 0, 1)]
+    two = replace(SHORT, rows=2)
+    runs = [fit_mapping("conv", features, student, seed, CPU, tmp_path, schedule=two) for seed in (0, 0, 1)]
     assert torch.equal(runs[0].tensors["weight"], runs[1].tensors["weight"])
     assert not torch.equal(runs[0].tensors["weight"], runs[2].tensors["weight"])
 

@@ -1,0 +1,111 @@
+"""What Concept Distillation costs: a step with the prototype loss beside a plain one; vectors beside captum's.
+
+python tests/bench/distillation.py [steps] [rounds]
+"""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from captum.concept._utils.classifier import DefaultClassifier
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from aaca.concepts.cav import fit_cav
+from aaca.models.digit_cnn import DigitCnn
+from aaca.training.concept_distillation import ConceptDistillation, ConceptObjective, Target
+from aaca.training.finetune import FineTune
+from tests.toys import plain_recipe
+
+BATCH, CLASSES, CONCEPTS = 64, 10, 10
+
+
+def seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def module_of(target: Target | None) -> FineTune:
+    """The digits' network with ten concepts at conv2; None: without any."""
+    torch.manual_seed(0)
+    classifier = DigitCnn().build(CLASSES)
+    if target is None:
+        return FineTune(classifier, plain_recipe(), CLASSES, 1)
+    objective = ConceptObjective(
+        layer="backbone.conv2",
+        pool="none",
+        target=target,
+        distance="abs_cos",
+        strength=200.0,
+        desensitise=torch.ones(CONCEPTS, dtype=torch.bool),
+        weights=torch.ones(CONCEPTS),
+        counts=torch.ones(CLASSES, CONCEPTS, dtype=torch.bool),
+        directions=lambda _: nn.functional.normalize(torch.randn(CONCEPTS, 3200), dim=1),
+        images=lambda _: (torch.randn(100, 3200), torch.arange(100) % CLASSES),
+    )
+    module = ConceptDistillation(classifier, plain_recipe(), CLASSES, 1, objective=objective, size=3200)
+    module.log = lambda *_, **__: None  # type: ignore[method-assign]
+    module.refresh()
+    return module
+
+
+def steps(module: FineTune, batches: list[tuple[Tensor, Tensor]]) -> None:
+    """Forward, backward and Adam's update of every batch."""
+    optimizer = torch.optim.Adam(module.parameters(), lr=1e-4)
+    for images, labels in batches:
+        optimizer.zero_grad(set_to_none=True)
+        module.objective(images, labels, labels).backward()
+        optimizer.step()
+
+
+def training(count: int, rounds: int) -> None:
+    """Plain steps against those with a concept loss, in turn."""
+    batches = [(torch.randn(BATCH, 3, 28, 28), torch.randint(CLASSES, (BATCH,))) for _ in range(count)]
+    plain = module_of(None)
+    for target in ("proto", "random_sign"):
+        module = module_of(target)  # type: ignore[arg-type]
+        steps(plain, batches), steps(module, batches)
+        pairs = [(seconds(lambda: steps(plain, batches)), seconds(lambda m=module: steps(m, batches))) for _ in range(rounds)]  # type: ignore[misc] # fmt: skip # noqa: E501
+        ratios = [mine / theirs for theirs, mine in pairs]
+        print(f"{count} steps: plain {pairs[0][0]:.2f} s, with {target} {pairs[0][1]:.2f} s;", end=" ")
+        print(f"median ratio {statistics.median(ratios):.3f} ({min(ratios):.3f}…{max(ratios):.3f})")
+
+
+def vectors(concepts: int, layers: tuple[int, ...], images: int = 100) -> None:
+    """`concepts` vectors in each of `layers` (sizes) by our default, without folds and with, and by captum's default."""
+    rng = np.random.default_rng(0)
+    negatives = [rng.normal(size=(images, size)).astype(np.float32) for size in layers]
+    positives = [
+        [rng.normal(size=(images, size)).astype(np.float32) + rng.normal(size=size) for size in layers]
+        for _ in range(concepts)
+    ]
+
+    def ours() -> None:
+        for own in positives:
+            for positive, negative in zip(own, negatives, strict=True):
+                fit_cav(positive, negative)
+
+    def captum() -> None:
+        for own in positives:
+            for positive, negative in zip(own, negatives, strict=True):
+                values = torch.from_numpy(np.concatenate([positive, negative]).astype(np.float32))
+                labels = torch.tensor([0] * images + [1] * images)
+                classifier = DefaultClassifier()
+                classifier.train_and_eval(DataLoader(TensorDataset(values, labels), batch_size=2 * images))
+
+    theirs, mine = seconds(captum), seconds(ours)
+    print(
+        f"{concepts} concepts × {len(layers)} layers {layers}: captum {theirs:.1f} s, ours {mine:.2f} s (five folds",
+        end=" ",
+    )
+    print(f"of held-out accuracy with them): {theirs / mine:.1f} times as fast")
+
+
+if __name__ == "__main__":
+    arguments = [int(value) for value in sys.argv[1:]]
+    training(*(arguments or [40, 7]))
+    vectors(100, (512, 1024, 3200))

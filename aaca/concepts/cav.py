@@ -131,7 +131,7 @@ def _mean_differences(
 def _classifiers(
     values: np.ndarray, labels: np.ndarray, fold: np.ndarray, folds: int, kind: Kind, seed: int
 ) -> np.ndarray:
-    make = {
+    make: Any = {
         "ridge": lambda: RidgeClassifier(alpha=1.0),
         "logistic": lambda: LogisticRegression(C=1.0, max_iter=2000),
         "linear_svc": lambda: LinearSVC(C=1.0, dual=True, max_iter=20_000, random_state=seed),

@@ -76,7 +76,7 @@ def training(count: int, rounds: int) -> None:
 
 
 def vectors(concepts: int, layers: tuple[int, ...], images: int = 100) -> None:
-    """`concepts` vectors in each of `layers` (sizes) by our default, without folds and with, and by captum's default."""
+    """`concepts` vectors in each of `layers` (sizes) by our default, five folds and all, and by captum's default."""
     rng = np.random.default_rng(0)
     negatives = [rng.normal(size=(images, size)).astype(np.float32) for size in layers]
     positives = [

@@ -155,3 +155,25 @@ def test_concepts_count_only_for_their_classes():
 
     pairs = [stripe_pair(4), stripe_pair(4, classes=("green",))]
     assert counts_of(pairs, ("red", "green")).tolist() == [[True, False], [True, True]]
+
+
+def test_a_teacher_s_features_take_the_place_of_activations(given, tmp_path):
+    """Every image is mapped by a mapping fitted without it: nearly, and never exactly, the student's own."""
+    from aaca.models.teacher import TimmTeacher
+    from aaca.repair.taught import MAPPING, PARTS, taught_activations
+    from aaca.repair.vectors import PairVectors
+
+    kwargs = {"patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}
+    source = TimmTeacher("vit_tiny_patch16_224", image_size=32, kwargs=kwargs)
+    taught = replace(given, teacher=source, pairs=(stripe_pair(40),))
+    classifier = given.start("f0")
+    vectors = PairVectors(taught.pairs, "backbone.layer2", "gap", "mean_difference", 5, 0)
+    mapped = taught_activations(taught, vectors, classifier, "ridge", tmp_path / "m")
+    direct = vectors.activations(classifier)
+    assert list(mapped) == list(direct) and len(list((tmp_path / "m" / MAPPING).iterdir())) == PARTS
+    for name, own in direct.items():
+        assert mapped[name].shape == own.shape and np.abs(mapped[name] - own).max() > 1e-4
+    cosine = vectors.fitted(mapped)[0].direction @ vectors.fitted(direct)[0].direction
+    assert cosine > 0.8
+    applied(DistilConcepts(layer="layer2", pool="gap", strength=10.0, **SHORT), taught, tmp_path / "a")
+    assert read_json(tmp_path / "a" / REPORT)["before"][0]["abs_cos"] > 0

@@ -1,0 +1,66 @@
+"""The job `intrinsic`: its table at smoke size, what is made again and what is not, its errors; and, slow, its claim."""
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from aaca.runtime.files import read_json
+from experiments.intrinsic_table import METRICS, by_row, changes, interval
+
+SMOKE = ("size=smoke", "trainer=cpu", "threads=1")
+ROWS = ["base", "control", "r_only", "r_and_s"]
+
+
+def made(root, name):
+    return sorted(path.parent for path in root.glob(f"stages/intrinsic_{name}/*/manifest.json"))
+
+
+def test_end_to_end_and_again_with_other_vectors(run, tmp_path):
+    status, said = run("intrinsic", *SMOKE, "repeats=2", f"paths.root={tmp_path}")
+    assert status == 0, said
+    (folder,) = (path.parent for path in tmp_path.glob("intrinsic/*/table.csv"))
+    assert {path.name for path in folder.iterdir()} == {"scores.csv", "table.csv", "changes.csv", "examples.png"}
+    scores = pd.read_csv(folder / "scores.csv")
+    assert scores["row"].tolist() == ROWS * 2 and scores["seed"].tolist() == [0] * 4 + [1] * 4
+    assert set(METRICS) <= set(scores) and scores.drop(columns="row").notna().all().all()
+    assert all(row in said for row in ROWS) and all(heading in said for heading in METRICS.values())
+    with Image.open(folder / "examples.png") as sheet:  # image, R and S, each the truth and four rows
+        assert sheet.size == (11 * 100 - 4, 6 * 100 - 4)
+    kept = {name: made(tmp_path, name) for name in ("scenes", "base", "finetune", "scores")}
+    assert [len(folders) for folders in kept.values()] == [1, 2, 6, 8]
+    for stage in kept["finetune"]:
+        inputs = read_json(stage / "manifest.json")["inputs"]
+        assert (inputs["concept"] is None) == (inputs["variant"] == "base")
+    status, said = run("intrinsic", *SMOKE, "repeats=2", "concept.vectors=relative", f"paths.root={tmp_path}")
+    assert status == 0, said
+    again = {name: made(tmp_path, name) for name in kept}
+    assert [len(folders) for folders in again.values()] == [1, 2, 10, 12]  # base and control are shared
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("concept.vectors=scenes", "concept.vectors: 'scenes' is not a choice; nearest valid: scene"),
+        ("concept.weight=-1", "concept.weight"),
+        ("concept.lambda=1", "concept.lambda"),
+        ("scenes.image_size=50", "scenes.image_size: 50; 4 levels of channels need a multiple of 8, nearest: 48"),
+        ("channels=[12,22]", "channels: 22; expected multiples of 4, nearest: 24"),
+        ("scenes.members=3", "scenes.members"),
+    ],
+)
+def test_what_makes_no_sense_is_one_line(override, named, run, tmp_path):
+    status, said = run("intrinsic", override if "=" in override else f"+{override}")
+    assert status == 1 and said.count("\n") == 1 and named in said, said
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_intervals_are_student_s_and_changes_are_against_the_same_seed_s_control():
+    assert interval([1.0, 2.0, 3.0]) == pytest.approx((2, 2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5), rel=1e-5)
+    mean, low, high = interval([4.0])
+    assert mean == 4 and low != low and high != high
+    rows = [("control", 0, 1.0), ("control", 1, 2.0), ("r_only", 0, 0.5), ("r_only", 1, 1.0)]
+    scores = pd.DataFrame(rows, columns=["row", "seed", "mse_r"]).assign(collapsed=0.0, floor=1.0)
+    assert by_row(scores).query("metric == 'mse_r'")["mean"].tolist() == [1.5, 0.75]
+    found = changes(scores)
+    assert found["row"].tolist() == ["r_only"] and found["metric"].tolist() == ["mse_r"]
+    assert found[["mean", "low", "high"]].iloc[0].tolist() == pytest.approx([-0.5, -0.5, -0.5])

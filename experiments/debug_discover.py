@@ -289,5 +289,7 @@ def concept_stage(
         "view": vars(view),
         "clip": looking.fingerprint() if source.needs_clip else None,
     }
+    if places != (split == "audit"):  # what discovery asks for has the key it always had
+        inputs["places"] = places
     stage = cache.stage("concepts", inputs, make, split)
     return stage.key, ConceptTable.load(stage.folder, len(table))

@@ -1,4 +1,4 @@
-"""The two-decoder network: shapes, range, size, and that its gradient at the penultimate layers has something to teach."""
+"""The two-decoder network: shapes, range, size; its gradient at the penultimate layers has something to teach."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def test_shapes_range_and_size():
     with torch.no_grad(), captured(net, [penultimate(branch) for branch in BRANCHES]) as seen:
         albedo, shading = net(torch.rand(2, 3, 48, 48))
     assert albedo.shape == (2, 3, 48, 48) and shading.shape == (2, 1, 48, 48)
-    assert all(0 < float(part.min()) and float(part.max()) < 1 for part in (albedo, shading))
+    assert all(float(part.min()) > 0 and float(part.max()) < 1 for part in (albedo, shading))
     assert {name: value.shape for name, value in seen.items()} == {
         "albedo.penultimate": (2, net.width, 48, 48),
         "shading.penultimate": (2, net.width, 48, 48),

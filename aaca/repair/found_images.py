@@ -39,7 +39,7 @@ class FoundImages(PairSource):
 
     needs_concepts = True
 
-    def __init__(self, how: How = "whole", images: int = 150, file: str | None = None) -> None:
+    def __init__(self, how: How = "cut", images: int = 150, file: str | None = None) -> None:
         if how not in get_args(How):
             raise ConfigError(f"concept_images.how: {how!r}; expected cut or whole")
         if images < LEAST:

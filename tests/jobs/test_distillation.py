@@ -10,7 +10,7 @@ from aaca.concepts.concept_sets import ClassConcepts, Concept, ConceptSets
 from tests.jobs.conftest import Run, command
 from tests.toys import SMOKE
 
-BY_HAND = ("concept_images.file=sets.yaml", "repair.least_accuracy=0.0", "repair.epochs=1")
+BY_HAND = ("concept_images.file=sets.yaml", "concept_images.how=whole", "repair.least_accuracy=0.0", "repair.epochs=1")
 DIGITS = ("dataset=colormnist", "model=digit_cnn", "recipe=digits", "size=smoke", "trainer=cpu", "recipe.epochs=1", "recipe.warmup_epochs=0")  # fmt: skip # noqa: E501
 
 

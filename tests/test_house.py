@@ -26,6 +26,7 @@ GROUPS = (
     "trainer",
     "selector",
     "repair",
+    "concept_images",
     "teacher",
     "logger",
     "resume",

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from aaca.annotate.aggregate import counted
 from aaca.concepts.concept_sets import ConceptSets, normal
 from aaca.concepts.images import ConceptPair
 from aaca.data.benchmark import Benchmark
@@ -50,19 +51,19 @@ class ConceptParts:
             return cls(shown, None, None)
         view = View(size, (min(size, CELLS),) * 2)
         looking = Looking(options, cache, benchmark_key, benchmark)
-        inputs: dict[str, Any] = {"concept_sets": sets_key}
+        inputs: dict[str, Any] = {"concept_sets": sets_key, "merge": options.votes.merge}
         masks = None
         if source is not None:
             inputs["concept_images"] = {**identity(source), **source.fingerprint(), "seed": shown.seed}
             if source.needs_concepts:
                 key, found = concept_stage(options, cache, looking, view, "audit", places=source.needs_places)
-                shown, inputs["concepts"] = replace(shown, concepts=found), key
+                shown, inputs["concepts"] = replace(shown, concepts=merged(found, options)), key
             if options.teacher is not None:
                 inputs["teacher"] = {**identity(options.teacher), **options.teacher.fingerprint()}
         if repair.needs_masks:
             inputs["masks"], found = concept_stage(options, cache, looking, view, "train", places=True)
             assert sets is not None
-            masks = blamed_only(found, sets)
+            masks = blamed_only(merged(found, options), sets, benchmark)
         return cls(shown, source, masks, inputs)
 
     def pairs(self) -> list[ConceptPair]:
@@ -70,13 +71,28 @@ class ConceptParts:
         return self.source.pairs(self.shown) if self.source is not None else []
 
 
-def blamed_only(found: ConceptTable, sets: ConceptSets) -> ConceptTable:
-    """The rows of confounded concepts. Raises `DataError` where no training image has a mask of one."""
-    names = {normal(name) for _, name in sets.names("confounded")}
-    frame = found.frame[[normal(name) in names for name in found.frame["concept"]]].reset_index(drop=True)
+def merged(found: ConceptTable, options: DebugConfig) -> ConceptTable:
+    """Concepts under the names that concept sets have (`votes.merge`)."""
+    names = [counted(name, options.votes.merge) for name in found.frame["concept"]]
+    return replace(found, frame=found.frame.assign(concept=names))
+
+
+def blamed_only(found: ConceptTable, sets: ConceptSets, benchmark: Benchmark) -> ConceptTable:
+    """The rows of confounded concepts, but where the concept is valid for the image's class.
+
+    Raises `DataError` where no training image has a mask of one.
+    """
+    blamed = {normal(name) for _, name in sets.names("confounded")}
+    valid = {(name, normal(concept)) for name, concept in sets.names("valid")}
+    labels, classes = benchmark.split("train").labels, benchmark.classes
+    kept = [
+        normal(name) in blamed and (classes[labels[row]], normal(name)) not in valid
+        for row, name in zip(found.frame["row"], found.frame["concept"], strict=True)
+    ]
+    frame = found.frame[kept].reset_index(drop=True)
     if not (frame["mask"] >= 0).any():
         raise DataError(
-            f"repair: no training image has a mask of a blamed concept ({', '.join(sorted(names)) or 'none is blamed'})"
+            f"repair: no training image has a mask of a blamed concept ({', '.join(sorted(blamed)) or 'none blamed'})"
             "; expected concepts= that knows where they are"
         )
     return replace(found, frame=frame)

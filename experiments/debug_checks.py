@@ -55,6 +55,11 @@ def check_repair(options: DebugConfig) -> None:
             raise ConfigError(f"{name}: given, but nothing reads it; expected repair=concept_distillation")
     if options.teacher is not None and not repair.takes_teacher:
         raise ConfigError("teacher: given, but this repair reads none; expected repair=concept_distillation")
+    if images is not None and images.sensitises and not repair.can_sensitise:
+        raise ConfigError(
+            "concept_images.pairs: a pair is to sensitise, and this repair only takes concepts away; expected "
+            "repair=concept_distillation (not distance=sq_dot)"
+        )
     if (images is not None and images.needs_concepts) or repair.needs_masks:
         _check_concepts(options)
     repair.check(options.model, options.recipe)
@@ -116,6 +121,7 @@ def check_inputs(options: DebugConfig, benchmark: Benchmark) -> None:
         options.concept_images.check(benchmark)
     if options.discovers and options.discovery is not None:
         options.discovery.check(benchmark.split("audit"))
-    if options.discovers and options.concepts is not None and options.discovery is None:
-        for split in ("audit", "train"):
+    reads = options.concept_images is not None and options.concept_images.needs_concepts
+    if options.concepts is not None and (reads or (options.discovers and options.discovery is None)):
+        for split in ("audit", "train") if options.discovers else ("audit",):
             options.concepts.check(benchmark.split(split))

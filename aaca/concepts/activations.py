@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from aaca.runtime.errors import ConfigError, nearest
 
-Pool = str
-POOLS = ("none", "gap", "max")
+Pool = Literal["none", "gap", "max"]
+POOLS = get_args(Pool)
 """What becomes of places: all kept and flattened; their mean; their maximum."""
 
 
@@ -27,10 +28,11 @@ def captured(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tens
     seen: dict[str, Tensor] = {}
 
     def keep(name: str) -> object:
-        def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        def hook(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
             if torch.is_grad_enabled() and not output.requires_grad:
                 output.requires_grad_()  # nothing before it learns, and yet what follows can be differentiated by it
             seen[name] = output
+            return output.clone()  # what follows may write over it (a ReLU in place, a shortcut added)
 
         return hook
 
@@ -57,7 +59,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def pooled(activation: Tensor, pool: Pool = "none") -> Tensor:
     """`[N, D]` of an activation `[N, C, H, W]`, `[N, T, C]` (tokens) or `[N, C]`; by `gap` and `max` D is C."""
     if pool not in POOLS:
-        raise ConfigError(f"pool: {pool!r}; {nearest(pool, POOLS)}")
+        raise ConfigError(f"repair.pool: {pool!r}; {nearest(pool, POOLS)}")
     if pool == "none" or activation.ndim == 2:
         return activation.flatten(1)
     places = activation.flatten(2) if activation.ndim == 4 else activation.transpose(1, 2)

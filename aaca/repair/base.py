@@ -89,6 +89,7 @@ class Repair(ABC):
     """A strategy that repairs a classifier; its constructor arguments are its config."""
 
     needs_pairs: bool = False  # whether `RepairContext.pairs` is read
+    can_sensitise: bool = False  # whether a pair's direction may be `sensitise`, and its weight and classes count
     takes_teacher: bool = False  # whether `RepairContext.teacher` is
     needs_masks: bool = False  # whether `RepairContext.masks` is
     asks_for: str = ""  # what it uses beyond labelled images, for tables: "groups of audit", "concept images" …

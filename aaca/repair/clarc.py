@@ -19,7 +19,7 @@ from aaca.repair.vectors import PairVectors, Which, key_of, sample_of, save_cavs
 from aaca.runtime.errors import ConfigError, nearest
 from aaca.runtime.ranks import current
 from aaca.runtime.seeding import purpose_seed
-from aaca.training.artifacts import ArtifactAugment, project_in, project_out, readers_of
+from aaca.training.artifacts import ArtifactAugment, is_passed_by, project_in, project_out, readers_of
 from aaca.training.concept_distillation import frozen_through
 from aaca.training.finetune import FineTune
 from aaca.training.recipe import Recipe
@@ -38,12 +38,11 @@ class Clarc(Tuning):
     """Channel-wise concept vectors of f0; what comes after the layer is trained on, the layer and before held fixed.
 
     Args:
-        how: project (P-ClArC: the span of the vectors is held at the mean of images without the concepts; folded into
+        how: project (P-ClArC: the span of the vectors is held at the mean of training images, or at 0; folded into
             weights) | augment (A-ClArC: half of the training images carry a concept).
         layer: module of the backbone; auto: a late one. A projection is folded into the layer itself (linear, or a
-            convolution, with a bias or a batch norm behind it), or into the convolutions that alone read it; auto
-            takes an earlier layer where neither can be.
-        directions: concepts | random (the control).
+            convolution, with a bias or a batch norm behind it), or into the convolutions that alone read it.
+        directions: concepts | random, shuffled (controls).
         cav, folds, least_accuracy: see `DistilConcepts`.
         share: of the images that carry a concept (augment).
         epochs, lr, batch_size: of this training; null: the recipe's.
@@ -79,6 +78,7 @@ class Clarc(Tuning):
 
     def check(self, model: ClassifierSource, recipe: Recipe) -> None:
         """Raise `ConfigError` for a layer that the model lacks, or that cannot be projected."""
+        super().check(model, recipe)
         self._place(model.build(2, start_weights=False).eval())
 
     def _place(self, classifier: Classifier) -> Place:
@@ -86,7 +86,7 @@ class Clarc(Tuning):
         if self.how == "augment":
             return Place(name)
         probe = torch.linspace(-2, 2, 2 * 3 * classifier.image_size**2).view(2, 3, *[classifier.image_size] * 2)
-        fit = holders(classifier)
+        fit = {other: norm for other, norm in holders(classifier).items() if not is_passed_by(classifier, other, probe)}
         if name in fit:
             return Place(name, norm=fit[name])
         if readers := readers_of(classifier, name, probe):
@@ -95,16 +95,13 @@ class Clarc(Tuning):
             known = [other.removeprefix(LAYER_PREFIX) for other in fit]
             hint = nearest(self.layer, known) if known else "this model has none: expected repair.how=augment"
             raise ConfigError(
-                f"repair.layer: {self.layer}: a projection is folded into a linear layer, a convolution with a bias or "
-                f"a batch norm, or into the convolutions that alone read a layer; {hint}"
+                f"repair.layer: {self.layer}: a projection is folded into a linear layer or convolution that all must "
+                f"pass, or into the convolutions that alone read a layer; {hint}"
             )
-        before = [other for other in frozen_through(classifier, name, probe, freeze=False) if other in fit]
-        if not before:
-            raise ConfigError(
-                "repair.layer: nothing that a projection could be folded into comes before "
-                f"{name.removeprefix(LAYER_PREFIX)}; expected repair.how=augment, or another layer"
-            )
-        return Place(before[-1], norm=fit[before[-1]])
+        raise ConfigError(
+            f"repair.layer: auto: {name.removeprefix(LAYER_PREFIX)} has a shortcut around it, which a projection "
+            "folded into weights does not reach; expected repair.how=augment, or a layer that all must pass"
+        )
 
     def apply(self, context: RepairContext, folder: Path) -> dict[str, Any]:
         """Project or augment, train what follows, and write `repair.json`."""
@@ -115,9 +112,7 @@ class Clarc(Tuning):
         audit = sample_of(context.benchmark.split("audit"), 50, seed, classifier)
         report = ConceptReport(vectors, *audit)
         found, vectors = report.before(classifier, None, self.least_accuracy)
-        directions = vectors.directions_of(found)
-        if self.directions == "random":
-            directions = vectors.at_random(directions.shape[1])
+        directions = vectors(classifier)
         frozen = frozen_through(classifier, place.norm or place.layer, audit[0][:2])
         if self.how == "project":
             self._project(context, classifier, vectors, directions, place)

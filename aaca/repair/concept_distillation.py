@@ -40,7 +40,7 @@ class DistilConcepts(Tuning):
         target: whose gradient must not point along a concept: random_sign | logit | ce | proto.
         distance: abs_cos | sq_cos | sq_dot.
         strength: λ, of a mean over images and concepts (the released code sums: its λ times batch times concepts).
-        directions: concepts | random (the control).
+        directions: concepts | random, shuffled (controls).
         cav: how a vector is fitted: mean_difference | ridge | logistic | linear_svc | pattern.
         folds: of the cross-validation that says how well it tells them apart.
         least_accuracy: a vector below this balanced accuracy is refused.
@@ -57,6 +57,7 @@ class DistilConcepts(Tuning):
 
     needs_pairs = True
     takes_teacher = True
+    mixes_well = False
     asks_for = "concept images"
 
     def __init__(
@@ -84,6 +85,8 @@ class DistilConcepts(Tuning):
         super().__init__(epochs, lr, batch_size)
         if strength < 0:
             raise ConfigError(f"repair.strength: {strength}; expected 0 or more")
+        if folds < 2:
+            raise ConfigError(f"repair.folds: {folds}; expected 2 or more")
         if refresh_epochs < 0:
             raise ConfigError(f"repair.refresh_epochs: {refresh_epochs}; expected 0 (never) or more")
         for name, share in (("ema", ema), ("alpha", alpha), ("least_accuracy", least_accuracy)):
@@ -104,15 +107,26 @@ class DistilConcepts(Tuning):
         self.prototypes, self.alpha, self.prototype_images = prototypes, alpha, prototype_images
         self.freeze, self.mapping = freeze, mapping
 
+    @property
+    def can_sensitise(self) -> bool:  # type: ignore[override]
+        """A squared slope has no largest value."""
+        return self.distance != "sq_dot"
+
     def fingerprint(self) -> dict[str, Any]:
         """All arguments."""
         return {"repair": "concept_distillation", "init": "f0", **vars(self)}
 
     def check(self, model: ClassifierSource, recipe: Recipe) -> None:
         """Raise `ConfigError` for a layer that the model lacks, and for mixed images."""
-        layer_of(model.build(2, start_weights=False), self.layer)
-        if recipe.mixes:
-            raise ConfigError("recipe.mixup, recipe.cutmix: a mixed image has no class of its own; expected 0")
+        super().check(model, recipe)
+        classifier = model.build(2, start_weights=False)
+        layer = layer_of(classifier, self.layer)
+        size = classifier.image_size
+        frozen_through(classifier, layer, torch.zeros(2, 3, size, size), freeze=self.freeze)
+        if not any(parameter.requires_grad for parameter in classifier.parameters()):
+            raise ConfigError(
+                f"repair.freeze: nothing after {self.layer} could learn; expected an earlier repair.layer"
+            )
 
     def apply(self, context: RepairContext, folder: Path) -> dict[str, Any]:
         """Fit vectors, train, and write `repair.json` (what the vectors are worth, sensitivity before and after)."""
@@ -147,9 +161,11 @@ class DistilConcepts(Tuning):
     def _objective(
         self, context: RepairContext, classifier: Classifier, vectors: PairVectors, found: Any, probe: torch.Tensor
     ) -> ConceptObjective:
-        fixed = PairVectors.directions_of(found) if self.directions == "concepts" else vectors.at_random(
-            len(found[0].direction)
-        )  # fmt: skip
+        fixed = PairVectors.directions_of(found)
+        if context.teacher is None or self.directions != "concepts":
+            directions: Any = vectors
+        else:
+            directions = lambda _: fixed  # noqa: E731 (a teacher's vectors stay)
         per_class = (context.train, self.prototype_images, vectors.seed)
 
         def images(now: Classifier) -> tuple[torch.Tensor, torch.Tensor]:
@@ -167,7 +183,7 @@ class DistilConcepts(Tuning):
             desensitise=torch.tensor([pair.direction == "desensitise" for pair in vectors.pairs]),
             weights=torch.tensor([pair.weight for pair in vectors.pairs]),
             counts=counts_of(vectors.pairs, context.benchmark.classes),
-            directions=(lambda _: fixed) if context.teacher is not None else vectors,
+            directions=directions,
             images=images,
             refresh_epochs=self.refresh_epochs,
             ema=self.ema,

@@ -12,10 +12,13 @@ from aaca.concepts.cav import Cav
 from aaca.concepts.tcav import tcav
 from aaca.models.classifier import Classifier
 from aaca.repair.vectors import PairVectors, strong
+from aaca.runtime.errors import DataError
 from aaca.runtime.files import write_json
 
 LAYER_PREFIX = "backbone."
 REPORT = "repair.json"
+CHANCE = 0.6
+"""Balanced held-out accuracy up to which a vector fitted anew says nothing about its concept."""
 
 
 @dataclass
@@ -26,18 +29,20 @@ class ConceptReport:
     images: Tensor
     labels: Tensor
     found: dict[str, Any] = field(default_factory=dict)
+    own: list[Cav] = field(default_factory=list)  # f0's vectors, by its own activations
 
     def before(
         self, classifier: Classifier, taught: dict[str, np.ndarray] | None, least: float
     ) -> tuple[list[Cav], PairVectors]:
         """The vectors in f0 (of `taught` activations, where a teacher gives them) that are worth `least`; their pairs.
 
-        The others stand in the report as left out.
+        The others stand in the report as left out. What f0 depends on is measured along vectors of its own activations.
         """
-        cavs = self.vectors.cavs(classifier) if taught is None else self.vectors.fitted(taught)
+        own = self.vectors.cavs(classifier)
+        cavs = own if taught is None else self.vectors.fitted(taught)
         kept = strong(cavs, least)
         weak = [cav for index, cav in enumerate(cavs) if index not in kept]
-        cavs = [cavs[index] for index in kept]
+        cavs, self.own = [cavs[index] for index in kept], [own[index] for index in kept]
         self.vectors = replace(self.vectors, pairs=[self.vectors.pairs[index] for index in kept])
         self.found |= {
             "layer": self.vectors.layer.removeprefix(LAYER_PREFIX),
@@ -56,13 +61,25 @@ class ConceptReport:
                 {"concept": cav.meta["concept"], "accuracy": [cav.accuracy_positive, cav.accuracy_negative]}
                 for cav in weak
             ],
-            "before": self._depends(classifier, cavs),
+            "before": self._depends(classifier, self.own),
         }
         return cavs, self.vectors
 
     def after(self, classifier: Classifier) -> "ConceptReport":
-        """The same, of vectors fitted anew in the repaired classifier (images of the sets, no teacher)."""
-        self.found["after"] = self._depends(classifier, self.vectors.cavs(classifier))
+        """The same along f0's vectors (`after_along_f0`), and along vectors fitted anew in the repaired classifier.
+
+        A new vector that no longer tells its concept says nothing: null, with its accuracy beside it.
+        """
+        self.found["after_along_f0"] = self._depends(classifier, self.own)
+        try:
+            anew = self.vectors.cavs(classifier)
+        except DataError:  # the concept has left the layer without a trace
+            self.found |= {"after": [None] * len(self.own), "accuracy_after": [None] * len(self.own)}
+            return self
+        worth = [cav.balanced_accuracy for cav in anew]
+        depends = self._depends(classifier, anew)
+        self.found["accuracy_after"] = worth
+        self.found["after"] = [one if at > CHANCE else None for one, at in zip(depends, worth, strict=True)]
         return self
 
     def _depends(self, classifier: Classifier, cavs: list[Cav]) -> list[dict[str, Any]]:

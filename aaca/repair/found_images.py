@@ -12,7 +12,7 @@ from aaca.concepts.images import ConceptImages, ConceptPair, masked
 from aaca.data.benchmark import Benchmark
 from aaca.data.table import ImageTable
 from aaca.data.transforms import EvalTransform
-from aaca.discover.concepts.table import ConceptTable
+from aaca.discover.concepts.table import UNKNOWN, ConceptTable
 from aaca.repair.pairs import PairSource, Shown, evenly
 from aaca.runtime.errors import ConfigError, DataError
 from aaca.runtime.files import file_sha256
@@ -26,7 +26,8 @@ COVERED = 0.003  # share of the image that a mask has to cover, to be cut out
 class FoundImages(PairSource):
     """One pair a confounded concept of the concept sets.
 
-    `cut`: what lies below the concept's masks, against what lies below those of other concepts of its kind. `whole`:
+    `cut`: what lies below the concept's masks, against what lies below those of other concepts of its kind, both from
+    images of all classes as evenly as there are. `whole`:
     audit images with it against audit images without it, as many of each class on both sides, so that the direction is
     not that of a class. A concept that is valid for a class is not held against images of that class.
 
@@ -135,7 +136,7 @@ class FoundImages(PairSource):
         frame = concepts.frame[(concepts.frame["mask"] >= 0) & (concepts.frame["area"] >= COVERED)]
         own = frame[frame["concept"] == name]
         kind = concepts.kinds()[name]
-        others = frame[(frame["kind"] == kind) & (frame["concept"] != name)]
+        others = frame[(frame["kind"] == kind) & ~frame["concept"].isin([name, UNKNOWN])]
         found = []
         for label, part in ((name, own), (f"other {kind}", others)):
             if len(part) < LEAST:
@@ -143,7 +144,9 @@ class FoundImages(PairSource):
                     f"concept_images: {len(part)} masks of {label} in the audit images; expected {LEAST} or more; "
                     "concept_images.how=whole needs no masks"
                 )
-            taken = part.iloc[np.sort(rng.permutation(len(part))[: self.images])]
+            labels = table.labels[part["row"]]
+            by_class = [np.flatnonzero(labels == own_label) for own_label in range(len(table.classes))]
+            taken = part.iloc[evenly(by_class, self.images, rng)]
             images = _seen(table, taken["row"].to_numpy(), size)
             masks = [_enlarged(concepts.masks[mask], size) for mask in taken["mask"]]
             found.append(masked(label, list(images), masks, size))

@@ -37,6 +37,7 @@ class GroupDroRepair(Tuning):
     """
 
     asks_for = "groups of train"
+    mixes_well = False
 
     def __init__(
         self,

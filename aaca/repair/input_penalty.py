@@ -1,4 +1,4 @@
-"""`repair=rrr | cdep`: train f0 on with a penalty on gradients by pixels that shall not matter."""
+"""`repair=rrr | local_penalty`: train f0 on with a penalty on gradients by pixels that shall not matter."""
 
 from functools import partial
 from pathlib import Path
@@ -12,12 +12,13 @@ from torch import Tensor
 from aaca.data.table import ImageReader, ImageTable
 from aaca.data.transforms import EvalTransform
 from aaca.discover.concepts.table import ConceptTable
-from aaca.models.classifier import Classifier
+from aaca.models.classifier import Classifier, ClassifierSource
 from aaca.repair.base import RepairContext
 from aaca.repair.tune import Tuning
 from aaca.repair.vectors import as_input
 from aaca.runtime.errors import ConfigError, nearest
 from aaca.training.input_penalty import InputPenalty, Of, Region, corners, foreground
+from aaca.training.recipe import Recipe
 
 Where = Literal["concepts", "corners", "foreground"]
 CORNER = 5  # pixels a side (DecoyMNIST)
@@ -35,6 +36,8 @@ class PenaliseInput(Tuning):
         epochs, lr, batch_size: of this training; null: the recipe's.
 
     """
+
+    mixes_well = False
 
     def __init__(
         self,
@@ -62,12 +65,19 @@ class PenaliseInput(Tuning):
 
     @property
     def asks_for(self) -> str:  # type: ignore[override]
-        """Masks, or knowledge of where the bias is."""
-        return "concept masks of train" if self.where == "concepts" else "where the bias is"
+        """Masks, or knowledge of where the bias is; lit pixels are nobody's knowledge."""
+        asked = {"concepts": "concept masks of train", "corners": "where the bias is", "foreground": "nothing more"}
+        return asked[self.where]
 
     def fingerprint(self) -> dict[str, Any]:
         """All arguments."""
         return {"repair": "input_penalty", "init": "f0", **vars(self)}
+
+    def check(self, model: ClassifierSource, recipe: Recipe) -> None:
+        """Raise `ConfigError` for mixed images, and for more pixels than an image has."""
+        super().check(model, recipe)
+        if self.where == "foreground" and self.pixels > model.image_size**2:
+            raise ConfigError(f"repair.pixels: {self.pixels}; an image has {model.image_size**2}")
 
     def apply(self, context: RepairContext, folder: Path) -> dict[str, Any]:
         """Train on; see `Repair.apply`."""
@@ -80,8 +90,6 @@ class PenaliseInput(Tuning):
             return corners(CORNER)
         if self.where == "foreground":
             black = torch.tensor([-m / s for m, s in zip(classifier.mean, classifier.std, strict=True)])
-            if self.pixels > classifier.image_size**2:
-                raise ConfigError(f"repair.pixels: {self.pixels}; an image has {classifier.image_size**2}")
             return foreground(self.pixels, black)
         assert context.masks is not None
         return below(context.masks, context.train, classifier)

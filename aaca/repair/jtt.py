@@ -12,9 +12,13 @@ from aaca.data.table import ImageTable
 from aaca.repair.base import RepairContext
 from aaca.repair.tune import Tuning
 from aaca.runtime.errors import ConfigError
+from aaca.runtime.files import read_json, write_json
 from aaca.runtime.ranks import current
 from aaca.runtime.stages import PROGRESS
 from aaca.training.extract import extract_features
+from aaca.training.fit import SUMMARY
+
+ERRORS = "errors.json"
 
 
 class JustTrainTwice(Tuning):
@@ -50,27 +54,33 @@ class JustTrainTwice(Tuning):
     def apply(self, context: RepairContext, folder: Path) -> dict[str, Any]:
         """Train, find the errors, train again from the start; `fit.json` says how many errors there were."""
         train, work = context.train, folder / PROGRESS / "first"
-        first = context.start("pretrained")
         epochs = self.first_epochs
         recipe = replace(context.recipe, epochs=epochs, warmup_epochs=min(context.recipe.warmup_epochs, epochs / 4))
-        _once(work, current().rank)
-        context.fit(first, work / "fit", recipe, label="first training")
-        extract_features(first, train, work / "train", context.trainer, 4 * recipe.batch_size, label="errors")
-        wrong = FeatureStore(work / "train").scored().predictions != train.labels
-        again = repeated(train, np.flatnonzero(wrong), self.times - 1)
+        errors = work / ERRORS
+        if not current().share(errors.is_file()):
+            if current().rank == 0:
+                work.mkdir(parents=True, exist_ok=True)
+            current().exchange("the folder is there")
+            first = context.start("pretrained")
+            spent = context.fit(first, work / "fit", recipe, label="first training")
+            extract_features(first, train, work / "train", context.trainer, 4 * recipe.batch_size, label="errors")
+            if current().rank == 0:
+                wrong = np.flatnonzero(FeatureStore(work / "train").scored().predictions != train.labels)
+                write_json(errors, {"rows": wrong.tolist(), "updates": spent["updates"]})
+        found = current().share(read_json(errors) if current().rank == 0 else None)
+        rows = np.array(found["rows"], dtype=np.int64)
         summary = context.fit(
             context.start("pretrained"),
             folder,
             self.tuned(context.recipe),
-            train=again,
-            objective=f"{vars(self)} {int(wrong.sum())} errors",
+            train=repeated(train, rows, self.times - 1),
+            objective=f"{vars(self)} {len(rows)} errors",
         )
-        return {**summary, "errors": int(wrong.sum())}
-
-
-def _once(folder: Path, rank: int) -> None:
-    if rank == 0:
-        folder.mkdir(parents=True, exist_ok=True)
+        if "errors" not in summary:  # else it was finished before
+            summary |= {"errors": len(rows), "updates": summary["updates"] + found["updates"]}
+        if current().rank == 0:
+            write_json(folder / SUMMARY, summary)
+        return summary
 
 
 def repeated(table: ImageTable, rows: np.ndarray, times: int) -> ImageTable:

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ class PairSource(ABC):
     needs_sets: bool = False  # whether it has to be found out first why f0 fails
     needs_concepts: bool = False  # whether `Shown.concepts` is read
     needs_places: bool = False  # whether with masks
+    sensitises: bool = False  # whether a pair asks for more of its concept
 
     @abstractmethod
     def pairs(self, shown: Shown) -> list[ConceptPair]:
@@ -111,6 +113,8 @@ class ListedImages(PairSource):
     """
 
     def __init__(self, pairs: list[dict[str, Any]], images: int = 150) -> None:
+        if images < 10:
+            raise ConfigError(f"concept_images.images: {images}; expected 10 or more")
         if not pairs:
             raise ConfigError("concept_images.pairs: empty; expected at least one {positive: …, negative: …}")
         self.listed, self.images = pairs, images
@@ -122,16 +126,26 @@ class ListedImages(PairSource):
                     raise ConfigError(f"{where}.{name}: unknown key; {nearest(str(name), known)}")
             for side in known[:2]:
                 _check_set(entry.get(side), f"{where}.{side}")
+            weight = entry.get("weight", 1.0)
+            if not isinstance(weight, int | float) or weight <= 0:
+                raise ConfigError(f"{where}.weight: {weight!r}; expected a number above 0")
             if entry.get("direction", "desensitise") not in ("desensitise", "sensitise"):
                 raise ConfigError(f"{where}.direction: {entry['direction']!r}; expected desensitise or sensitise")
 
     def fingerprint(self) -> dict[str, Any]:
-        """The files of all folders."""
-        folders = sorted(
-            {str(entry[side]["folder"]) for entry in self.listed for side in ("positive", "negative")
-             if "folder" in entry[side]}
-        )  # fmt: skip
-        return {folder: digest(_files(Path(folder))) for folder in folders}
+        """The pairs, folders by their files' content."""
+        sides = ("positive", "negative")
+        return {
+            "listed": [
+                {**entry, **{side: _files(Path(entry[side]["folder"])) for side in sides if "folder" in entry[side]}}
+                for entry in self.listed
+            ]
+        }
+
+    @property
+    def sensitises(self) -> bool:  # type: ignore[override]
+        """Where a pair says so."""
+        return any(_direction(entry) == "sensitise" for entry in self.listed)
 
     def check(self, benchmark: Benchmark) -> None:
         """Raise `ConfigError` for a class that the benchmark lacks."""
@@ -182,8 +196,17 @@ def _check_set(spec: Any, where: str) -> None:
         raise ConfigError(f"{where}: {spec!r}; expected a folder: or a kind: (one of {', '.join(GENERATORS)})")
     if "folder" in spec and not Path(str(spec["folder"])).is_dir():
         raise ConfigError(f"{where}.folder: no folder {spec['folder']}")
-    if "kind" in spec and spec["kind"] not in GENERATORS:
+    if "folder" in spec:
+        for name in set(spec) - {"folder"}:
+            raise ConfigError(f"{where}.{name}: unknown key beside folder")
+        return
+    if spec["kind"] not in GENERATORS:
         raise ConfigError(f"{where}.kind: {spec['kind']!r}; {nearest(str(spec['kind']), GENERATORS)}")
+    known = [name for name in signature(GENERATORS[spec["kind"]]).parameters if name not in ("n", "size", "seed")]
+    for name in set(spec) - {"kind", *known}:
+        raise ConfigError(f"{where}.{name}: unknown key; {nearest(str(name), known)}")
+    for name in set(known) - set(spec):
+        raise ConfigError(f"{where}.{name}: missing; kind {spec['kind']} needs it")
 
 
 def evenly(groups: Sequence[np.ndarray], most: int, rng: np.random.Generator) -> np.ndarray:

@@ -20,14 +20,16 @@ from aaca.models.classifier import Classifier
 from aaca.runtime.errors import DataError
 
 log = logging.getLogger(__name__)
-Which = Literal["concepts", "random"]
+Which = Literal["concepts", "random", "shuffled"]
+MOST = 2000  # images that a sample holds at once
 
 
 @dataclass(frozen=True)
 class PairVectors:
     """Fits one unit vector `[D]` a pair, from C' to C, to a classifier's activations.
 
-    `which`: of the concepts, or random ones, the control: as many directions that mean nothing.
+    `which`: of the concepts, or a control: `random` directions, or `shuffled`: between two halves of the same images,
+    each with as many of C and of C', which lie where activations vary and mean nothing.
     """
 
     pairs: Sequence[ConceptPair]
@@ -71,9 +73,22 @@ class PairVectors:
 
     def __call__(self, classifier: Classifier) -> Tensor:
         """The directions that a repair works with, `[P, D]`."""
+        if self.which == "concepts":
+            return self.directions_of(self.cavs(classifier))
+        activations = self.activations(classifier)
+        return self.control(activations)
+
+    def control(self, activations: dict[str, np.ndarray]) -> Tensor:
+        """The directions of a control, `[P, D]`: the same at every call, or of the same shuffled images."""
         if self.which == "random":
-            return self.at_random(len(self.directions_of(self.cavs(classifier))[0]))
-        return self.directions_of(self.cavs(classifier))
+            return self.at_random(next(iter(activations.values())).shape[1])
+        found = []
+        for number, pair in enumerate(self.pairs):
+            both = np.concatenate([activations[key_of(pair.positive)], activations[key_of(pair.negative)]])
+            rng, cut = np.random.default_rng([self.seed, number]), len(activations[key_of(pair.positive)])
+            half = np.concatenate([rng.permutation(n) < n // 2 for n in (cut, len(both) - cut)])
+            found.append(both[half].mean(axis=0) - both[~half].mean(axis=0))
+        return F.normalize(torch.from_numpy(np.stack(found)), dim=1)
 
     @staticmethod
     def directions_of(cavs: Sequence[Cav]) -> Tensor:
@@ -98,8 +113,9 @@ def as_input(images: np.ndarray, classifier: Classifier) -> Tensor:
 
 
 def sample_of(table: ImageTable, per_class: int, seed: int, classifier: Classifier) -> tuple[Tensor, Tensor]:
-    """(normalised images `[N, 3, S, S]`, labels `[N]`): at most `per_class` of each class, at random."""
+    """(normalised images `[N, 3, S, S]`, labels `[N]`): at most `per_class` of each class, `MOST` in all, at random."""
     rng = np.random.default_rng(seed)
+    per_class = max(1, min(per_class, MOST // len(table.classes)))
     rows = np.concatenate(
         [rng.permutation(np.flatnonzero(table.labels == label))[:per_class] for label in range(len(table.classes))]
     )

@@ -23,8 +23,8 @@ def project_out(
 ) -> None:
     """Fold a ↦ a − VVᵀ(a − centre) into the layer that makes a: the span of `directions` `[P, C]` is held at `centre`.
 
-    The repaired network is of the same architecture, and needs nothing at test time (P-ClArC, exactly). A layer without
-    a bias needs the `norm` that follows it: what would be its bias goes into the running mean.
+    The repaired network is of the same architecture, and needs nothing at test time. A layer without a bias needs the
+    `norm` that follows it: what would be its bias goes into the running mean.
     """
     basis = span(directions).to(layer.weight)
     inside = basis.T @ basis  # [C, C]
@@ -87,14 +87,30 @@ def readers_of(classifier: Classifier, layer: str, images: Tensor) -> list[str]:
     return found if torch.allclose(moved, plain, atol=1e-4, rtol=1e-3) else []
 
 
+@torch.no_grad()
+def is_passed_by(classifier: Classifier, layer: str, images: Tensor) -> bool:
+    """Whether anything of the images reaches the logits around `layer` (a shortcut): its output held at zero."""
+    copied = deepcopy(classifier).eval()
+    for module in copied.modules():  # a branch that a fresh network starts with at zero is a branch all the same
+        if isinstance(module, nn.BatchNorm2d | nn.LayerNorm) and module.weight is not None and not module.weight.any():
+            module.weight.fill_(1.0)
+    copied.get_submodule(layer).register_forward_hook(lambda _module, _inputs, output: torch.zeros_like(output))
+    logits = copied(images)
+    return not torch.allclose(logits, logits[:1].expand_as(logits), atol=1e-5, rtol=1e-4)
+
+
 def _width(module: nn.Module) -> int:
     return module.in_channels if isinstance(module, nn.Conv2d) else module.in_features  # type: ignore[return-value]
 
 
 def shift_to(activation: Tensor, direction: Tensor, value: Tensor) -> Tensor:
-    """a − v(v·a) + v·value of activations `[B, C, …]`, one direction `[B, C]` and value `[B]` an image."""
-    shape = (*direction.shape, *([1] * (activation.ndim - 2)))
-    v = direction.view(shape)
+    """a − v(v·a) + v·value of activations `[B, C]`, `[B, C, H, W]` or tokens `[B, T, C]`.
+
+    One direction `[B, C]` and one value `[B]` an image.
+    """
+    if activation.ndim == 3:
+        return shift_to(activation.transpose(1, 2)[..., None], direction, value)[..., 0].transpose(1, 2)
+    v = direction.view(*direction.shape, *([1] * (activation.ndim - 2)))
     along = (activation * v).sum(dim=1, keepdim=True)
     return activation + v * (value.view(len(value), *([1] * (activation.ndim - 1))) - along)
 

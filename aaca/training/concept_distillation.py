@@ -14,7 +14,7 @@ from aaca.concepts.activations import Pool, captured, evaluating, pooled
 from aaca.data.module import Batch
 from aaca.models.classifier import Classifier
 from aaca.runtime.errors import ConfigError, nearest
-from aaca.training.concept_loss import Distance, concept_loss, logit_gradients_at, prototype_gradients
+from aaca.training.concept_loss import TINY, Distance, concept_terms, logit_gradients_at, prototype_gradients
 from aaca.training.finetune import FineTune
 from aaca.training.prototypes import PrototypeBank
 from aaca.training.recipe import Recipe
@@ -130,7 +130,13 @@ class ConceptDistillation(FineTune):
         loss: Tensor = self.loss(logits, targets)
         gradients = self.sensitivities(logits, seen[self.asked.layer], targets)
         counts = self.counts[targets]
-        concept = concept_loss(gradients, self.directions, self.desensitise, self.weights, counts, self.asked.distance)
+        terms = gradients, self.directions, self.desensitise, self.weights, counts, self.asked.distance
+        found, total = concept_terms(*terms)
+        world = self.trainer.world_size
+        if world > 1:  # the mean over all devices' images: DDP takes the mean of the ranks' gradients
+            total = total.detach().clone()
+            torch.distributed.all_reduce(total)
+        concept = found * world / total.clamp(min=TINY)
         self.log("concept_loss", concept.detach(), on_step=False, on_epoch=True, sync_dist=True, batch_size=len(rows))
         return loss + self.asked.strength * concept
 
@@ -165,14 +171,15 @@ def twice_differentiable() -> AbstractContextManager[None]:
 def frozen_through(classifier: Classifier, layer: str, images: Tensor, freeze: bool = True) -> tuple[str, ...]:
     """Names of the modules that have finished when `layer` has, in order of their first call; `layer` is the last.
 
-    To `freeze`, their parameters no longer ask for gradients. `images`: any normalised batch.
+    To `freeze`, neither their parameters ask for gradients any more, nor those that a module around them holds itself
+    (a transformer's positions). `images`: any normalised batch.
     """
     order: list[str] = []
-    hooks = [
-        module.register_forward_hook(lambda *_, name=name: order.append(name) if name not in order else None)
-        for name, module in classifier.named_modules()
-        if name
-    ]
+    begun: list[str] = []
+    hooks: list[Any] = []
+    for name, module in classifier.named_modules():
+        hooks.append(module.register_forward_pre_hook(lambda *_, name=name: begun.append(name)))
+        hooks.append(module.register_forward_hook(lambda *_, name=name: _once(order, name, begun)))
     try:
         with torch.no_grad(), evaluating(classifier):
             classifier(images)
@@ -182,9 +189,17 @@ def frozen_through(classifier: Classifier, layer: str, images: Tensor, freeze: b
     if layer not in order:
         raise ConfigError(f"repair.layer: {layer!r} takes no part in a forward pass; {nearest(layer, order)}")
     done = tuple(order[: order.index(layer) + 1])
-    for name in done if freeze else ():
-        classifier.get_submodule(name).requires_grad_(False)
+    for name in begun[: begun.index(f"end of {layer}")] if freeze else ():
+        if not name.startswith("end of "):
+            for parameter in classifier.get_submodule(name).parameters(recurse=False):
+                parameter.requires_grad_(False)
     return done
+
+
+def _once(order: list[str], name: str, begun: list[str]) -> None:
+    begun.append(f"end of {name}")
+    if name and name not in order:
+        order.append(name)
 
 
 def default_layer(classifier: Classifier) -> str:

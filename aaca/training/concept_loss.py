@@ -8,6 +8,7 @@ from torch import Tensor
 Distance = Literal["abs_cos", "sq_cos", "sq_dot"]
 FLAT = 1e-12
 """A gradient shorter than this points nowhere: the image is left out of the loss."""
+TINY = 1e-12
 
 
 def concept_loss(
@@ -20,10 +21,26 @@ def concept_loss(
 ) -> Tensor:
     """Weighted mean over images and concepts of |cos(g, v)| (desensitise) or 1 − |cos(g, v)| (sensitise), a scalar.
 
+    0 where nothing counts. The released code sums where this takes means: its λ times batch times concepts is ours. The
+    arguments are those of `concept_terms`.
+    """
+    found, total = concept_terms(gradients, directions, desensitise, weights, mask, distance)
+    return found / total.clamp(min=TINY)
+
+
+def concept_terms(
+    gradients: Tensor,
+    directions: Tensor,
+    desensitise: Tensor,
+    weights: Tensor | None = None,
+    mask: Tensor | None = None,
+    distance: Distance = "abs_cos",
+) -> tuple[Tensor, Tensor]:
+    """(weighted sum of the terms of `concept_loss`, sum of the weights that count), scalars.
+
     `gradients` `[B, D]`: of a prototype loss or of logits by the activations; `directions` `[P, D]`: concept vectors;
     `desensitise` bool `[P]`; `weights` `[P]`; `mask` bool `[B, P]`: which concepts count for which image (None: all).
-    `sq_cos`: cos²; `sq_dot`: (g·v)² (RR-ClArC), which has no sensitising side. 0 where nothing counts. The released
-    code sums where this takes means: its λ times batch times concepts is ours.
+    `sq_cos`: cos²; `sq_dot`: (g·v)² (RR-ClArC), which has no sensitising side.
     """
     if distance == "sq_dot" and not bool(desensitise.all()):
         raise ValueError("distance sq_dot knows no largest value; expected abs_cos or sq_cos to sensitise")
@@ -39,8 +56,7 @@ def concept_loss(
     if mask is not None:
         counts = counts & mask
     share = counts.to(found.dtype) if weights is None else counts * weights
-    total = share.sum()
-    return (found * share).sum() / total if total > 0 else found.sum() * 0
+    return (found * share).sum(), share.sum()
 
 
 def prototype_gradients(activations: Tensor, centres: Tensor, labels: Tensor, k: int) -> Tensor:

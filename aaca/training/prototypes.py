@@ -21,9 +21,9 @@ class PrototypeBank(nn.Module):
     def __init__(self, n_classes: int, size: int, k: int = 7, alpha: float = 0.3, seed: int = 0) -> None:
         super().__init__()
         if k < 1:
-            raise ConfigError(f"repair.prototypes.k: {k}; expected 1 or more")
+            raise ConfigError(f"repair.prototypes: {k}; expected 1 or more")
         if not 0 <= alpha <= 1:
-            raise ConfigError(f"repair.prototypes.alpha: {alpha}; expected 0…1")
+            raise ConfigError(f"repair.alpha: {alpha}; expected 0…1")
         self.k, self.alpha, self.seed = k, alpha, seed
         self.register_buffer("prototypes", torch.zeros(n_classes, k, size))
         self.register_buffer("centres", torch.zeros(n_classes, size))  # the mean of a class's prototypes
@@ -44,7 +44,7 @@ class PrototypeBank(nn.Module):
 
     def _centres(self, values: np.ndarray, label: int) -> np.ndarray:
         if len(values) < self.k:
-            raise DataError(f"prototypes: class {label} has {len(values)} images; expected at least {self.k} (k)")
+            raise DataError(f"repair.prototypes: {self.k}, but class {label} has {len(values)} images")
         if self.k == 1:
             return np.asarray(values.mean(axis=0, keepdims=True))
         return np.asarray(KMeans(self.k, n_init=1, random_state=self.seed).fit(values).cluster_centers_)

@@ -73,13 +73,12 @@ def test_intervals_are_student_s_and_changes_are_against_the_same_seed_s_control
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_the_loss_makes_albedo_mind_the_light_less_at_hardly_a_cost(run, tmp_path):
-    """Of the shading's sensitivity nothing is claimed: it moves either way from seed to seed (docs/intrinsic.md)."""
+def test_the_loss_on_r_makes_it_mind_the_light_less_at_hardly_a_cost(run, tmp_path):
+    """Of the shading, and of both losses together, no such thing was measured (docs/intrinsic.md)."""
     status, said = run("intrinsic", "trainer=cpu", f"paths.root={tmp_path}")
     assert status == 0, said
     (file,) = tmp_path.glob("intrinsic/*/scores.csv")
     scores = pd.read_csv(file).set_index("row")
     assert (scores["collapsed"] == 0).all()
-    for row in ("r_only", "r_and_s"):
-        assert scores.loc[row, "sensitivity_r"] < scores.loc["control", "sensitivity_r"]
-        assert scores.loc[row, "si_mse_r"] < 1.05 * scores.loc["base", "si_mse_r"]
+    assert scores.loc["r_only", "sensitivity_r"] < scores.loc["control", "sensitivity_r"]
+    assert (scores["si_mse_r"] < 1.05 * scores.loc["base", "si_mse_r"]).all()

@@ -26,7 +26,7 @@ def repair(argument: dict[str, Any]) -> dict[str, Any]:
         rule="last",
         epoch_size=96,
         seed=0,
-        pairs=(stripe_pair(),),
+        pairs=(stripe_pair(), stripe_pair(20, classes=("red",))),
     )
     done = {}
     for name, strategy in (

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from aaca.concepts.activations import captured
 from aaca.repair.concept_distillation import DistilConcepts
 from aaca.repair.concept_report import REPORT
 from aaca.repair.erm import TrainOn
@@ -56,13 +57,13 @@ def test_without_strength_it_is_plain_training_to_the_bit(target, given, tmp_pat
 def test_it_depends_less_on_the_concept_and_random_directions_do_not_help(target, pool, distance, calm, tmp_path):
     strength = 3000.0 if distance == "sq_dot" else 30.0
     found = {}
-    for which in ("concepts", "random"):
+    for which in ("concepts", "random", "shuffled"):
         repair = DistilConcepts("auto", pool, target, distance, strength, which, epochs=8, lr=1e-3)
         applied(repair, calm, tmp_path / which)
         report = read_json(tmp_path / which / REPORT)
         assert report["concepts"][0]["accuracy"] == [1.0, 1.0]
         found[which] = report["after"][0]["abs_cos"] / report["before"][0]["abs_cos"]
-    assert found["concepts"] < 0.35 and found["random"] > 2 * found["concepts"], found
+    assert found["concepts"] < 0.35 and min(found["random"], found["shuffled"]) > 2 * found["concepts"]
 
 
 def test_to_sensitise_makes_it_depend_more(calm, tmp_path):
@@ -119,14 +120,41 @@ def test_a_killed_run_goes_on_to_the_same_bits(target, given, tmp_path, monkeypa
     assert same(applied(repair, often, tmp_path / "half"), whole)
 
 
+def test_a_transformer_s_positions_are_frozen_too(calm, tmp_path):
+    before = load_file(calm.f0_weights)
+    repair = DistilConcepts(freeze=True, distance="sq_dot", pool="max", strength=10.0, **SHORT)
+    after = applied(repair, calm, tmp_path / "a")
+    held = {name for name in before if torch.equal(before[name], after[name])}
+    assert {"backbone.pos_embed", "backbone.cls_token", "backbone.blocks.0.attn.qkv.weight"} <= held
+    assert "backbone.blocks.1.attn.qkv.weight" not in held
+
+
+def test_what_follows_in_place_does_not_change_what_was_captured():
+    classifier, images = network().build(2).eval(), torch.randn(2, 3, 16, 16)
+    with captured(classifier, ["backbone.bn1"]) as seen:
+        classifier(images)
+    expected = classifier.backbone.bn1(classifier.backbone.conv1(images))
+    assert float(expected.min()) < 0
+    torch.testing.assert_close(seen["backbone.bn1"], expected)
+
+
 def test_impossible_combinations_are_refused():
     with pytest.raises(ConfigError, match=r"repair\.freeze: true, but prototypes' gradients"):
         DistilConcepts(target="proto", freeze=True)
+    with pytest.raises(ConfigError, match=r"repair\.freeze: nothing after fc could learn"):
+        DistilConcepts(freeze=True, layer="fc").check(network(), plain_recipe())
     with pytest.raises(ConfigError, match=r"recipe\.mixup, recipe\.cutmix"):
         DistilConcepts().check(network(), plain_recipe(mixup=0.4))
     with pytest.raises(ConfigError, match=r"repair\.layer: no module 'layer33'; nearest valid: layer3"):
         DistilConcepts(layer="layer33").check(network(), plain_recipe())
-    for arguments in ({"strength": -1.0}, {"ema": 1.5}, {"refresh_epochs": -1}, {"prototypes": 0}, {"epochs": 0}):
+    for arguments in (
+        {"strength": -1.0},
+        {"ema": 1.5},
+        {"refresh_epochs": -1},
+        {"prototypes": 0},
+        {"epochs": 0},
+        {"folds": 1},
+    ):
         with pytest.raises(ConfigError, match=rf"repair\.{next(iter(arguments))}"):
             DistilConcepts(**arguments)
 

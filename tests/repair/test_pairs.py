@@ -124,6 +124,9 @@ def test_listed_pairs_are_folders_or_drawn(benchmark, tmp_path):
     ({"positive": {"kind": "flatt"}, "negative": {"kind": "blobs"}}, r"positive\.kind: 'flatt'; nearest valid: flat"),
     ({"positive": {"folder": "nowhere"}, "negative": {"kind": "blobs"}}, r"positive\.folder: no folder nowhere"),
     ({"positive": {"kind": "blobs"}}, r"negative: None; expected a folder: or a kind:"),
+    ({"positive": {"kind": "flat"}, "negative": {"kind": "blobs"}}, r"positive\.colour: missing; kind flat needs it"),
+    ({"positive": {"kind": "blobs", "n": 3}, "negative": {"kind": "blobs"}}, r"positive\.n: unknown key"),
+    ({"positive": {"kind": "blobs"}, "negative": {"kind": "blobs"}, "weight": "a"}, r"weight: 'a'; expected a number"),
     ({"positive": {"kind": "blobs"}, "negative": {"kind": "blobs"}, "weigth": 1}, r"weigth: unknown key; .*weight"),
     ({"positive": {"kind": "blobs"}, "negative": {"kind": "blobs"}, "direction": "up"}, r"direction: 'up'; expected"),
 ])  # fmt: skip

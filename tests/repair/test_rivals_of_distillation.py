@@ -22,12 +22,12 @@ from aaca.repair.input_penalty import PenaliseInput, below
 from aaca.repair.jtt import JustTrainTwice, repeated
 from aaca.runtime.errors import ConfigError, DataError
 from aaca.runtime.files import read_json
-from aaca.training.artifacts import project_out, readers_of, shift_to, span
+from aaca.training.artifacts import is_passed_by, project_out, readers_of, shift_to, span
 from aaca.training.fit import WEIGHTS
 from aaca.training.group_dro import GroupDro
 from aaca.training.input_penalty import InputPenalty, corners, foreground
 from tests.repair_toys import context, network
-from tests.toys import plain_recipe, square_table
+from tests.toys import plain_recipe, square_table, tiny_vit
 
 
 @pytest.fixture(scope="module")
@@ -86,13 +86,34 @@ def test_projecting_blinds_the_readers_of_a_layer_and_changes_nothing_before(giv
         assert float(torch.einsum("ochw,c->ohw", after[name], vector).abs().max()) < 1e-5
     early = [name for name in before if not name.startswith(("backbone.layer4", "backbone.fc"))]
     assert all(torch.equal(before[name], after[name]) for name in early)
-    assert report["after"][0]["abs_cos"] < 0.02
+    assert report["after_along_f0"][0]["abs_cos"] < 1e-4
 
 
 def test_projecting_a_layer_s_own_weights(given, tmp_path):
-    _, after = applied(Clarc(layer="layer3.0.conv1", epochs=1), given, tmp_path / "a")
+    _, after = applied(Clarc(layer="conv1", epochs=1), given, tmp_path / "a")
     vector = load_file(tmp_path / "a" / "cavs" / "000" / "cav.safetensors")["direction"]
-    assert float((vector @ after["backbone.layer3.0.conv1.weight"].flatten(1)).abs().max()) < 1e-5
+    assert float((vector @ after["backbone.conv1.weight"].flatten(1)).abs().max()) < 1e-5
+    report = read_json(tmp_path / "a" / REPORT)
+    assert report["after"] == [None]  # nothing is left there that a vector could tell apart
+
+
+def test_a_layer_with_a_shortcut_around_it_is_no_place_for_a_projection():
+    classifier, images = network().build(2).eval(), torch.randn(2, 3, 16, 16)
+    assert is_passed_by(classifier, "backbone.layer3.0.conv1", images)
+    assert not is_passed_by(classifier, "backbone.conv1", images)
+    with pytest.raises(ConfigError, match=r"repair\.layer: layer3\.0\.conv1: a projection is folded .* conv1"):
+        Clarc(layer="layer3.0.conv1").check(network(), plain_recipe())
+    with pytest.raises(ConfigError, match=r"repair\.layer: auto: blocks\.0 has a shortcut around it"):
+        Clarc().check(tiny_vit(), plain_recipe())
+
+
+def test_tokens_are_shifted_like_places():
+    a, v = torch.randn(3, 5, 7), nn.functional.normalize(torch.randn(3, 7), dim=1)
+    value = torch.tensor([1.0, -2.0, 0.5])
+    places = shift_to(a.transpose(1, 2)[..., None], v, value)[..., 0].transpose(1, 2)
+    torch.testing.assert_close(shift_to(a, v, value), places)
+    along = (shift_to(a, v, value) * v[:, None]).sum(dim=2)
+    torch.testing.assert_close(along, value[:, None].expand(3, 5), atol=1e-5, rtol=0)
 
 
 def test_readers_are_found_where_nothing_else_reads():
@@ -114,7 +135,7 @@ def test_artifacts_in_half_of_the_images_change_the_training(given, tmp_path):
 
 
 def test_layers_that_cannot_hold_a_projection_are_refused():
-    with pytest.raises(ConfigError, match=r"repair\.layer: layer4: a projection is folded into .*; nearest valid"):
+    with pytest.raises(ConfigError, match=r"repair\.layer: layer4: a projection is folded into .* valid: conv1"):
         Clarc(layer="layer4").check(network(), plain_recipe())
     found = holders(network().build(2).eval())
     assert found["backbone.layer1.0.conv1"] == "backbone.layer1.0.bn1" and "backbone.fc" not in found
@@ -182,6 +203,8 @@ def test_training_twice_finds_the_conflicting_images(given, tmp_path):
     summary, _ = applied(JustTrainTwice(first_epochs=4, times=5, epochs=2), given, tmp_path / "a")
     assert 0 < summary["errors"] < 48
     assert summary["train_images"] == 96 + 4 * summary["errors"]
+    saved = read_json(tmp_path / "a" / "fit.json")
+    assert saved == summary and saved["updates"] == 4 * 6 + 2 * 6  # of both trainings
 
 
 # deep feature reweighting

@@ -55,9 +55,9 @@ def test_a_checkpoint_carries_them():
 
 
 def test_what_makes_no_sense_is_one_line():
-    with pytest.raises(ConfigError, match=r"repair\.prototypes\.k: 0"):
+    with pytest.raises(ConfigError, match=r"repair\.prototypes: 0"):
         PrototypeBank(2, 5, k=0)
-    with pytest.raises(ConfigError, match=r"repair\.prototypes\.alpha: 1\.5"):
+    with pytest.raises(ConfigError, match=r"repair\.alpha: 1\.5"):
         PrototypeBank(2, 5, alpha=1.5)
-    with pytest.raises(DataError, match="class 0 has 20 images; expected at least 21"):
+    with pytest.raises(DataError, match=r"repair\.prototypes: 21, but class 0 has 20 images"):
         PrototypeBank(2, 5, k=21).refresh(*draw())

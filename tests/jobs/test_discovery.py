@@ -109,7 +109,7 @@ def test_tasks_go_out_as_files_and_answers_come_back(discovered, run: Run, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((*QUICK, *WHY[:2]), "annotator: missing, and prompts=concept_sets without a file needs it"),
+        ((*QUICK, *WHY[:2]), "annotator: missing, and finding out why needs it"),
         ((*QUICK, *WHY, "concepts=tags"), "clip: missing, and concepts needs it"),
         (("method=aaca", "annotator=replay", "annotator.file=none.jsonl"), "annotator.file: no file none.jsonl"),
         (("method=aaca", "prompts.weights.valid=-1.0"), "prompts.weights.valid: -1.0"),

@@ -14,6 +14,7 @@ from aaca.concepts.activations import Pool, captured, evaluating, pooled
 from aaca.data.module import Batch
 from aaca.models.classifier import Classifier
 from aaca.runtime.errors import ConfigError, nearest
+from aaca.runtime.ranks import current
 from aaca.training.concept_loss import TINY, Distance, concept_terms, logit_gradients_at, prototype_gradients
 from aaca.training.finetune import FineTune
 from aaca.training.prototypes import PrototypeBank
@@ -118,7 +119,7 @@ class ConceptDistillation(FineTune):
         if self.bank is not None:
             self.bank.refresh(*self.asked.images(self.classifier))
         self.ready.fill_(True)
-        if torch.distributed.is_initialized() and self.trainer.world_size > 1:
+        if current().world > 1:
             for buffer in (self.directions, *((self.bank.prototypes, self.bank.centres) if self.bank else ())):
                 torch.distributed.broadcast(buffer, src=0)
 
@@ -128,11 +129,11 @@ class ConceptDistillation(FineTune):
         with captured(self.classifier, [self.asked.layer]) as seen, again:
             logits = self.classifier(images)
         loss: Tensor = self.loss(logits, targets)
-        gradients = self.sensitivities(logits, seen[self.asked.layer], targets)
-        counts = self.counts[targets]
-        terms = gradients, self.directions, self.desensitise, self.weights, counts, self.asked.distance
+        gradients, order = self.sensitivities(logits, seen[self.asked.layer], targets)
+        directions = self.directions if order is None else self.directions[:, order]
+        terms = gradients, directions, self.desensitise, self.weights, self.counts[targets], self.asked.distance
         found, total = concept_terms(*terms)
-        world = self.trainer.world_size
+        world = current().world
         if world > 1:  # the mean over all devices' images: DDP takes the mean of the ranks' gradients
             total = total.detach().clone()
             torch.distributed.all_reduce(total)
@@ -140,26 +141,38 @@ class ConceptDistillation(FineTune):
         self.log("concept_loss", concept.detach(), on_step=False, on_epoch=True, sync_dist=True, batch_size=len(rows))
         return loss + self.asked.strength * concept
 
-    def sensitivities(self, logits: Tensor, activation: Tensor, targets: Tensor) -> Tensor:
-        """The gradient of the target by the activation, `[B, D]`; pooled ones along a shift of all places alike."""
+    def sensitivities(self, logits: Tensor, activation: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The gradient of the target by the activation, `[B, D]`, and the order of its numbers (None: as usual).
+
+        Pooled ones are along a shift of all places alike.
+        """
         asked = self.asked
         if asked.target == "proto":
             assert self.bank is not None
+            flat, order = flattened(activation) if asked.pool == "none" else (pooled(activation, asked.pool), None)
+            centres = self.bank.centres if order is None else self.bank.centres[:, order]
             k = self.bank.k if asked.distance == "sq_dot" else 0
-            return prototype_gradients(pooled(activation, asked.pool), self.bank.centres, targets, k)
+            return prototype_gradients(flat, centres, targets, k), order
         if asked.target == "ce":
-            (found,) = torch.autograd.grad(
-                F.cross_entropy(logits, targets, reduction="sum"), activation, create_graph=True
-            )
+            loss = F.cross_entropy(logits, targets, reduction="sum")
+            (found,) = torch.autograd.grad(loss, activation, create_graph=True)
         else:
             found = logit_gradients_at(logits, activation, self._signs(logits, targets))
-        return pooled(found, "none" if asked.pool == "none" else "gap")
+        return flattened(found) if asked.pool == "none" else (pooled(found, "gap"), None)
 
     def _signs(self, logits: Tensor, targets: Tensor) -> Tensor:
         # the stream of this batch (data module): the same on a resumed run
         if self.asked.target == "logit":
             return F.one_hot(targets, self.n_classes).to(logits.dtype)
         return torch.randint(0, 2, logits.shape, device=logits.device).to(logits.dtype) * 2 - 1
+
+
+def flattened(values: Tensor) -> tuple[Tensor, Tensor | None]:
+    """`[B, D]` of values `[B, …]`, and the order of its numbers: channels last stay last, so that nothing is copied."""
+    if values.ndim != 4 or values.is_contiguous() or not values.is_contiguous(memory_format=torch.channels_last):
+        return values.flatten(1), None
+    order = torch.arange(values[0].numel(), device=values.device).view(values.shape[1:]).permute(1, 2, 0).flatten()
+    return values.permute(0, 2, 3, 1).flatten(1), order
 
 
 def twice_differentiable() -> AbstractContextManager[None]:

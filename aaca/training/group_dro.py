@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from aaca.models.classifier import Classifier
 from aaca.runtime.errors import ConfigError
+from aaca.runtime.ranks import current
 from aaca.training.finetune import FineTune
 from aaca.training.recipe import Recipe
 
@@ -45,7 +46,7 @@ class GroupDro(FineTune):
         sums = torch.zeros_like(self.q).index_add(0, own, losses)
         numbers = torch.zeros_like(self.q).index_add(0, own, torch.ones_like(losses))
         total, seen = sums.detach().clone(), numbers.clone()
-        world = self.trainer.world_size
+        world = current().world
         if world > 1:
             for part in (total, seen):
                 torch.distributed.all_reduce(part)

@@ -80,7 +80,7 @@ def vectors(concepts: int, layers: tuple[int, ...], images: int = 100) -> None:
     rng = np.random.default_rng(0)
     negatives = [rng.normal(size=(images, size)).astype(np.float32) for size in layers]
     positives = [
-        [rng.normal(size=(images, size)).astype(np.float32) + rng.normal(size=size) for size in layers]
+        [(rng.normal(size=(images, size)) + rng.normal(size=size)).astype(np.float32) for size in layers]
         for _ in range(concepts)
     ]
 

@@ -205,3 +205,13 @@ def test_a_teacher_s_features_take_the_place_of_activations(given, tmp_path):
     assert cosine > 0.8
     applied(DistilConcepts(layer="layer2", pool="gap", strength=10.0, **SHORT), taught, tmp_path / "a")
     assert read_json(tmp_path / "a" / REPORT)["before"][0]["abs_cos"] > 0
+
+
+def test_flattened_values_say_their_order():
+    from aaca.training.concept_distillation import flattened
+
+    values = torch.randn(2, 3, 4, 5)
+    plain, none = flattened(values)
+    last, order = flattened(values.to(memory_format=torch.channels_last))
+    assert none is None and order is not None and not torch.equal(plain, last)
+    torch.testing.assert_close(plain[:, order], last, rtol=0, atol=0)

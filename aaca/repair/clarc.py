@@ -12,12 +12,11 @@ from aaca.concepts.activations import activations_of
 from aaca.concepts.cav import Kind
 from aaca.models.classifier import Classifier, ClassifierSource
 from aaca.repair.base import RepairContext
-from aaca.repair.concept_distillation import CAVS, layer_of
+from aaca.repair.concept_distillation import layer_of
 from aaca.repair.concept_report import LAYER_PREFIX, ConceptReport
 from aaca.repair.tune import Tuning
-from aaca.repair.vectors import PairVectors, Which, key_of, sample_of, save_cavs
+from aaca.repair.vectors import PairVectors, Which, key_of, sample_of
 from aaca.runtime.errors import ConfigError, nearest
-from aaca.runtime.ranks import current
 from aaca.runtime.seeding import purpose_seed
 from aaca.training.artifacts import ArtifactAugment, is_passed_by, project_in, project_out, readers_of
 from aaca.training.concept_distillation import frozen_through
@@ -136,10 +135,7 @@ class Clarc(Tuning):
                 frozen=frozen,
             )
         summary = context.fit(classifier, folder, self.tuned(context.recipe), module=module, objective=repr(vars(self)))
-        report.after(classifier.cpu().eval())
-        if current().rank == 0:
-            report.save(folder)
-            save_cavs(found, folder / CAVS)
+        report.finish(classifier, found, folder)
         return summary
 
     def _project(

@@ -14,9 +14,8 @@ from aaca.models.classifier import Classifier, ClassifierSource
 from aaca.repair.base import RepairContext
 from aaca.repair.concept_report import LAYER_PREFIX, ConceptReport
 from aaca.repair.tune import Tuning
-from aaca.repair.vectors import PairVectors, Which, sample_of, save_cavs
+from aaca.repair.vectors import PairVectors, Which, sample_of
 from aaca.runtime.errors import ConfigError
-from aaca.runtime.ranks import current
 from aaca.runtime.seeding import purpose_seed
 from aaca.training.concept_distillation import (
     ConceptDistillation,
@@ -27,8 +26,6 @@ from aaca.training.concept_distillation import (
 )
 from aaca.training.concept_loss import Distance
 from aaca.training.recipe import Recipe
-
-CAVS = "cavs"
 
 
 class DistilConcepts(Tuning):
@@ -142,10 +139,7 @@ class DistilConcepts(Tuning):
         objective = self._objective(context, classifier, vectors, found, audit[0][:2])
         module = partial(ConceptDistillation, objective=objective, size=size)
         summary = context.fit(classifier, folder, self.tuned(context.recipe), module=module, objective=repr(vars(self)))
-        report.after(classifier.cpu().eval())
-        if current().rank == 0:
-            report.save(folder)
-            save_cavs(found, folder / CAVS)
+        report.finish(classifier, found, folder)
         return summary
 
     def _teach(

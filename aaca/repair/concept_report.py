@@ -11,12 +11,13 @@ from aaca.concepts.activations import logit_gradients, pooled
 from aaca.concepts.cav import Cav
 from aaca.concepts.tcav import tcav
 from aaca.models.classifier import Classifier
-from aaca.repair.vectors import PairVectors, strong
+from aaca.repair.vectors import PairVectors, save_cavs, strong
 from aaca.runtime.errors import DataError
 from aaca.runtime.files import write_json
+from aaca.runtime.ranks import current
 
 LAYER_PREFIX = "backbone."
-REPORT = "repair.json"
+REPORT, CAVS = "repair.json", "cavs"
 CHANCE = 0.6
 """Balanced held-out accuracy up to which a vector fitted anew says nothing about its concept."""
 
@@ -99,6 +100,9 @@ class ConceptReport:
             for index in range(len(cavs))
         ]
 
-    def save(self, folder: Path) -> None:
-        """Write `repair.json`."""
-        write_json(folder / REPORT, self.found)
+    def finish(self, classifier: Classifier, cavs: list[Cav], folder: Path) -> None:
+        """Look at the repaired classifier; write `repair.json` and the vectors that it was trained with."""
+        self.after(classifier.cpu().eval())
+        if current().rank == 0:
+            write_json(folder / REPORT, self.found)
+            save_cavs(cavs, folder / CAVS)

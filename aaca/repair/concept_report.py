@@ -9,15 +9,16 @@ from torch import Tensor
 
 from aaca.concepts.activations import logit_gradients, pooled
 from aaca.concepts.cav import Cav
-from aaca.concepts.tcav import tcav
+from aaca.concepts.tcav import p_value, tcav
 from aaca.models.classifier import Classifier
-from aaca.repair.vectors import PairVectors, save_cavs, strong
+from aaca.repair.vectors import PairVectors, key_of, save_cavs, strong
 from aaca.runtime.errors import DataError
 from aaca.runtime.files import write_json
 from aaca.runtime.ranks import current
 
 LAYER_PREFIX = "backbone."
 REPORT, CAVS = "repair.json", "cavs"
+RESAMPLES = 30
 CHANCE = 0.6
 """Balanced held-out accuracy up to which a vector fitted anew says nothing about its concept."""
 
@@ -63,6 +64,7 @@ class ConceptReport:
                 for cav in weak
             ],
             "before": self._depends(classifier, self.own),
+            "p_before": self._significance(classifier),
         }
         return cavs, self.vectors
 
@@ -83,10 +85,32 @@ class ConceptReport:
         self.found["after"] = [one if at > CHANCE else None for one, at in zip(depends, worth, strict=True)]
         return self
 
-    def _depends(self, classifier: Classifier, cavs: list[Cav]) -> list[dict[str, Any]]:
+    def _significance(self, classifier: Classifier) -> list[list[float]]:
+        # p of each concept and class: TCAV of vectors between random halves of C and C' against that of vectors between
+        # halves that are mixed alike (differences of means), Bonferroni over all
+        activations, flat = self.vectors.activations(classifier), self._slopes(classifier)
+        labels, rng = self.labels.numpy(), np.random.default_rng(self.vectors.seed)
+        classes, found = np.unique(labels), []
+        for pair in self.vectors.pairs:
+            sides = [activations[key_of(one)] for one in (pair.positive, pair.negative)]
+            told, mixed = (
+                np.stack([_difference(sides[0], sides[1], rng, mix) for _ in range(RESAMPLES)]) for mix in (False, True)
+            )
+            own = []
+            for label in classes:
+                scores = [[one.sign_count for one in tcav(flat[labels == label], part)] for part in (told, mixed)]
+                own.append(p_value(scores[0], scores[1], len(self.vectors.pairs) * len(classes)))
+            found.append(own)
+        return found
+
+    def _slopes(self, classifier: Classifier) -> np.ndarray:
+        # [N, D]: gradients of the true classes' logits
         layer = self.vectors.layer
         gradients = logit_gradients(classifier, self.images, self.labels, [layer], flatten=False)[layer]
-        flat = pooled(gradients, "none" if self.vectors.pool == "none" else "gap").numpy()
+        return pooled(gradients, "none" if self.vectors.pool == "none" else "gap").numpy()
+
+    def _depends(self, classifier: Classifier, cavs: list[Cav]) -> list[dict[str, Any]]:
+        flat = self._slopes(classifier)
         directions = np.stack([cav.direction for cav in cavs])
         lengths = np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12)
         cosines = np.abs(flat / lengths @ directions.T).mean(axis=0)
@@ -106,3 +130,12 @@ class ConceptReport:
         if current().rank == 0:
             write_json(folder / REPORT, self.found)
             save_cavs(cavs, folder / CAVS)
+
+
+def _difference(positive: np.ndarray, negative: np.ndarray, rng: np.random.Generator, mix: bool) -> np.ndarray:
+    halves = [rng.permutation(len(side)) < len(side) // 2 for side in (positive, negative)]
+    if not mix:
+        return np.asarray(positive[halves[0]].mean(axis=0) - negative[halves[1]].mean(axis=0))
+    one = np.concatenate([positive[halves[0]], negative[halves[1]]])
+    other = np.concatenate([positive[~halves[0]], negative[~halves[1]]])
+    return np.asarray(one.mean(axis=0) - other.mean(axis=0))

@@ -66,6 +66,19 @@ def test_it_depends_less_on_the_concept_and_random_directions_do_not_help(target
     assert found["concepts"] < 0.35 and min(found["random"], found["shuffled"]) > 2 * found["concepts"]
 
 
+def test_the_report_says_whether_a_dependence_is_more_than_chance(given, tmp_path):
+    applied(DistilConcepts(**SHORT), given, tmp_path / "a")
+    (by_class,) = read_json(tmp_path / "a" / REPORT)["p_before"]
+    assert len(by_class) == 2 and min(by_class) < 0.05
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 255, (48, 16, 16, 3)).astype(np.uint8)
+    pair = stripe_pair()
+    sides = {"positive": noise[:24], "negative": noise[24:]}
+    empty = replace(pair, **{name: replace(getattr(pair, name), images=images) for name, images in sides.items()})
+    applied(DistilConcepts(least_accuracy=0.0, **SHORT), replace(given, pairs=(empty,)), tmp_path / "b")
+    assert min(read_json(tmp_path / "b" / REPORT)["p_before"][0]) > 0.05
+
+
 def test_to_sensitise_makes_it_depend_more(calm, tmp_path):
     more = replace(calm, pairs=(stripe_pair(direction="sensitise"),))
     applied(DistilConcepts(pool="gap", strength=30.0, epochs=8, lr=1e-3), more, tmp_path / "a")

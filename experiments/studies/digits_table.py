@@ -15,6 +15,7 @@ from aaca.evaluate.outcome import FILE, PREDICTIONS, Outcome
 from aaca.repair.concept_report import REPORT
 
 from .collect import IGNORED, markdown
+from .write import insert
 
 PAPER = "concept_distillation_paper"
 TEACHER = f"{PAPER} teacher=tiny"
@@ -128,11 +129,14 @@ def shown(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def main(root: Path, folder: Path) -> None:
-    """Write `results.csv` into the study's folder, and print the table."""
+    """Write `results.csv` into the study's folder, and the table into its README; print it."""
     found = table(root)
     folder.mkdir(parents=True, exist_ok=True)
     found.to_csv(folder / "results.csv", index=False)
-    print(markdown(shown(found)))
+    text = markdown(shown(found))
+    print(text)
+    if (folder / "README.md").is_file():
+        insert(folder / "README.md", text)
 
 
 if __name__ == "__main__":

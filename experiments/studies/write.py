@@ -21,13 +21,17 @@ def main(folder: Path) -> None:
             f"{m:.1f}" if pd.isna(s) else f"{m:.1f} ± {s:.1f}" for m, s in zip(mean, sd, strict=True)
         ]
     shown = table.drop(columns=[name for name in LEFT_OUT if name in table])
-    file = folder / "README.md"
+    insert(folder / "README.md", markdown(shown))
+
+
+def insert(file: Path, table: str) -> None:
+    """Put a table between the marks of a file. Raises `SystemExit` where there are none."""
     text = file.read_text(encoding="utf-8")
     if "<!-- table -->" not in text:
         raise SystemExit(f"{file}: no marks <!-- table --> and <!-- /table -->")
     found = re.sub(
         r"<!-- table -->.*<!-- /table -->",
-        lambda _: f"<!-- table -->\n{markdown(shown)}\n<!-- /table -->",
+        lambda _: f"<!-- table -->\n{table}\n<!-- /table -->",
         text,
         flags=re.DOTALL,
     )

@@ -44,8 +44,9 @@ def test_they_share_f0_and_say_what_they_use(repaired, sweep):
 
 
 def test_the_report_of_vectors_is_in_the_run_s_folder(repaired):
-    (file,) = repaired.glob("runs/*method=concept_distillation*/repair.json")
-    report = json.loads(file.read_text())
+    files = repaired.glob("runs/*/outcome.json")
+    run = next(file.parent for file in files if json.loads(file.read_text())["method"] == "concept_distillation")
+    report = json.loads((run / "repair.json").read_text())
     (concept,) = report["concepts"]
     assert concept["concept"] == "grass" and concept["origin"] == "audit images with it"
     assert 0 <= report["after"][0]["abs_cos"] <= 1 and len(report["before"][0]["tcav"]) == 4

@@ -49,7 +49,7 @@ def test_the_report_of_vectors_is_in_the_run_s_folder(repaired):
     report = json.loads((run / "repair.json").read_text())
     (concept,) = report["concepts"]
     assert concept["concept"] == "grass" and concept["origin"] == "audit images with it"
-    assert 0 <= report["after"][0]["abs_cos"] <= 1 and len(report["before"][0]["tcav"]) == 4
+    assert 0 <= report["after_along_f0"][0]["abs_cos"] <= 1 and len(report["before"][0]["tcav"]) == 4
 
 
 def test_the_comparison_says_what_each_repair_uses(repaired, run: Run):

@@ -1,1 +1,1 @@
-"""From a debug set (later: from concept sets) to a repaired classifier."""
+"""From a debug set, from concept images or from groups to a repaired classifier."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from aaca.concepts.activations import Pool, module_of
+from aaca.concepts.activations import Pool, activations_of, module_of
 from aaca.concepts.cav import Kind
 from aaca.concepts.images import ConceptPair
 from aaca.concepts.mapping import Kind as MappingKind
@@ -163,8 +163,6 @@ class DistilConcepts(Tuning):
         per_class = (context.train, self.prototype_images, vectors.seed)
 
         def images(now: Classifier) -> tuple[torch.Tensor, torch.Tensor]:
-            from aaca.concepts.activations import activations_of
-
             pixels, labels = sample_of(*per_class, now)
             return activations_of(now, pixels, [vectors.layer], vectors.pool)[vectors.layer], labels
 

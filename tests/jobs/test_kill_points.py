@@ -25,6 +25,7 @@ def kill_points(folder: Path, points: int, seed: int, *more: str) -> list[dict]:
     return lines
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_ten_kill_points_ten_identical_outcomes(tmp_path):
     lines = kill_points(tmp_path, 10, 1, "recipe.epochs=4")

@@ -40,6 +40,7 @@ def test_the_basic_sweeper_runs_each_trial_on_two_equal_ranks_in_one_folder(tmp_
     assert ranks_left() == []
 
 
+@pytest.mark.slow
 def test_the_optuna_sweeper_samples_once_a_trial_not_once_a_rank(tmp_path):
     """Unseeded: with ranks that ran the command again, each would draw its own learning rate."""
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs aaca[optuna]")
@@ -84,6 +85,7 @@ def slurm(rank: int) -> dict[str, str]:
     return {"SLURM_NODELIST": "127.0.0.1", **{f"SLURM_{name}": str(value) for name, value in numbers.items()}}
 
 
+@pytest.mark.slow
 def test_torchrun_brings_its_own_ranks(tmp_path):
     arguments = ["debug", "-m", "method=none", "seed=0,1", *TWO, f"paths.root={tmp_path / 'torchrun'}"]
     command = [str(BIN / "torchrun"), "--standalone", "--nproc-per-node", "2", "--no-python", str(BIN / "aaca")]

@@ -22,7 +22,8 @@ class Cav:
     """A unit vector `[D]` from C' (without the concept) to C (with it).
 
     `accuracy_positive`, `accuracy_negative`: shares of held-out images of C and C' on the right side of the threshold
-    half-way between the projected means of the training folds. `meta`: what it is of (weights, layer, transform).
+    half-way between the projected means of the training folds. `meta`: what it is of (concept, layer, pool, …);
+    `load` refuses another.
     """
 
     direction: np.ndarray

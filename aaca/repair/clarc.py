@@ -65,6 +65,8 @@ class Clarc(Tuning):
         batch_size: int | None = None,
     ) -> None:
         super().__init__(epochs, lr, batch_size)
+        if folds < 2:
+            raise ConfigError(f"repair.folds: {folds}; expected 2 or more")
         for name, value in (("share", share), ("least_accuracy", least_accuracy)):
             if not 0 <= value <= 1:
                 raise ConfigError(f"repair.{name}: {value}; expected a share in 0…1")
@@ -85,13 +87,14 @@ class Clarc(Tuning):
         if self.how == "augment":
             return Place(name)
         probe = torch.linspace(-2, 2, 2 * 3 * classifier.image_size**2).view(2, 3, *[classifier.image_size] * 2)
-        fit = {other: norm for other, norm in holders(classifier).items() if not is_passed_by(classifier, other, probe)}
-        if name in fit:
+        fit = holders(classifier)
+        if name in fit and not is_passed_by(classifier, name, probe):
             return Place(name, norm=fit[name])
         if readers := readers_of(classifier, name, probe):
             return Place(name, readers=tuple(readers))
         if self.layer != "auto":
-            known = [other.removeprefix(LAYER_PREFIX) for other in fit]
+            passed = [other for other in fit if not is_passed_by(classifier, other, probe)]
+            known = [other.removeprefix(LAYER_PREFIX) for other in passed]
             hint = nearest(self.layer, known) if known else "this model has none: expected repair.how=augment"
             raise ConfigError(
                 f"repair.layer: {self.layer}: a projection is folded into a linear layer or convolution that all must "

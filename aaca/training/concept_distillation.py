@@ -99,6 +99,7 @@ class ConceptDistillation(FineTune):
         self.register_buffer("weights", objective.weights, persistent=False)
         self.register_buffer("counts", objective.counts, persistent=False)
         self.n_classes = n_classes
+        self.laid: dict[str, tuple[tuple[int, int], Tensor]] = {}
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Before the first batch of an epoch whose turn it is: new concept vectors, new prototypes."""
@@ -130,7 +131,7 @@ class ConceptDistillation(FineTune):
             logits = self.classifier(images)
         loss: Tensor = self.loss(logits, targets)
         gradients, order = self.sensitivities(logits, seen[self.asked.layer], targets)
-        directions = self.directions if order is None else self.directions[:, order]
+        directions = self._laid("directions", self.directions, order)
         terms = gradients, directions, self.desensitise, self.weights, self.counts[targets], self.asked.distance
         found, total = concept_terms(*terms)
         world = current().world
@@ -150,7 +151,7 @@ class ConceptDistillation(FineTune):
         if asked.target == "proto":
             assert self.bank is not None
             flat, order = flattened(activation) if asked.pool == "none" else (pooled(activation, asked.pool), None)
-            centres = self.bank.centres if order is None else self.bank.centres[:, order]
+            centres = self._laid("centres", self.bank.centres, order)
             k = self.bank.k if asked.distance == "sq_dot" else 0
             return prototype_gradients(flat, centres, targets, k), order
         if asked.target == "ce":
@@ -159,6 +160,15 @@ class ConceptDistillation(FineTune):
         else:
             found = logit_gradients_at(logits, activation, self._signs(logits, targets))
         return flattened(found) if asked.pool == "none" else (pooled(found, "gap"), None)
+
+    def _laid(self, name: str, rows: Tensor, order: Tensor | None) -> Tensor:
+        # `rows` `[N, D]` in that order, kept until they change: at a refresh, or when they are loaded or moved
+        if order is None:
+            return rows
+        state = id(rows), rows._version
+        if name not in self.laid or self.laid[name][0] != state:
+            self.laid[name] = state, rows[:, order]
+        return self.laid[name][1]
 
     def _signs(self, logits: Tensor, targets: Tensor) -> Tensor:
         # the stream of this batch (data module): the same on a resumed run

@@ -1,6 +1,6 @@
 """What Concept Distillation costs: a step with the prototype loss beside a plain one; vectors beside captum's.
 
-python tests/bench/distillation.py [steps] [rounds]
+python tests/bench/distillation.py [steps]
 """
 
 import statistics
@@ -53,26 +53,30 @@ def module_of(target: Target | None) -> FineTune:
     return module
 
 
-def steps(module: FineTune, batches: list[tuple[Tensor, Tensor]]) -> None:
-    """Forward, backward and Adam's update of every batch."""
+def stepper(module: FineTune) -> Callable[[Tensor, Tensor], None]:
+    """Forward, backward and Adam's update of a batch."""
     optimizer = torch.optim.Adam(module.parameters(), lr=1e-4)
-    for images, labels in batches:
+
+    def step(images: Tensor, labels: Tensor) -> None:
         optimizer.zero_grad(set_to_none=True)
         module.objective(images, labels, labels).backward()
         optimizer.step()
 
+    return step
 
-def training(count: int, rounds: int) -> None:
-    """Plain steps against those with a concept loss, in turn."""
-    batches = [(torch.randn(BATCH, 3, 28, 28), torch.randint(CLASSES, (BATCH,))) for _ in range(count)]
-    plain = module_of(None)
+
+def training(count: int) -> None:
+    """Plain steps and those with a concept loss, batch by batch in turn; the median of the ratios of neighbours."""
+    images, labels = torch.randn(BATCH, 3, 28, 28), torch.randint(CLASSES, (BATCH,))
+    plain = stepper(module_of(None))
     for target in ("proto", "random_sign"):
-        module = module_of(target)  # type: ignore[arg-type]
-        steps(plain, batches), steps(module, batches)
-        pairs = [(seconds(lambda: steps(plain, batches)), seconds(lambda m=module: steps(m, batches))) for _ in range(rounds)]  # type: ignore[misc] # fmt: skip # noqa: E501
-        ratios = [mine / theirs for theirs, mine in pairs]
-        print(f"{count} steps: plain {pairs[0][0]:.2f} s, with {target} {pairs[0][1]:.2f} s;", end=" ")
-        print(f"median ratio {statistics.median(ratios):.3f} ({min(ratios):.3f}…{max(ratios):.3f})")
+        step = stepper(module_of(target))  # type: ignore[arg-type]
+        pairs = [(seconds(lambda: plain(images, labels)), seconds(lambda s=step: s(images, labels))) for _ in range(count)]  # type: ignore[misc] # fmt: skip # noqa: E501
+        ratios = sorted(mine / theirs for theirs, mine in pairs[5:])
+        quarter = len(ratios) // 4
+        print(f"{count} steps: plain {1e3 * statistics.median(pair[0] for pair in pairs):.1f} ms;", end=" ")
+        print(f"with {target}: median ratio {statistics.median(ratios):.3f}", end=" ")
+        print(f"(half of them {ratios[quarter]:.3f}…{ratios[-quarter - 1]:.3f})")
 
 
 def vectors(concepts: int, layers: tuple[int, ...], images: int = 100) -> None:
@@ -107,5 +111,5 @@ def vectors(concepts: int, layers: tuple[int, ...], images: int = 100) -> None:
 
 if __name__ == "__main__":
     arguments = [int(value) for value in sys.argv[1:]]
-    training(*(arguments or [40, 7]))
+    training(*(arguments or [200]))
     vectors(100, (512, 1024, 3200))

@@ -228,3 +228,20 @@ def test_flattened_values_say_their_order():
     last, order = flattened(values.to(memory_format=torch.channels_last))
     assert none is None and order is not None and not torch.equal(plain, last)
     torch.testing.assert_close(plain[:, order], last, rtol=0, atol=0)
+
+
+def test_vectors_in_another_order_follow_a_refresh():
+    """On a map with channels last: the loss is that of the plain order, before and after the vectors change."""
+    from tests.bench.distillation import module_of
+
+    module = module_of("proto")
+    images, labels = torch.randn(6, 3, 28, 28), torch.arange(6)
+    for _ in range(2):
+        module.directions.copy_(torch.nn.functional.normalize(torch.randn_like(module.directions), dim=1))
+        module.bank.centres.normal_()
+        found = module.objective(images, labels, labels) - module.loss(module.classifier(images), labels)
+        with captured(module.classifier, ["backbone.conv2"]) as seen:
+            module.classifier(images)
+        away = seen["backbone.conv2"].flatten(1) - module.bank.centres[labels]
+        cosine = torch.nn.functional.cosine_similarity(away[:, None], module.directions[None], dim=2).abs().mean()
+        torch.testing.assert_close(found, 200.0 * cosine, rtol=1e-3, atol=1e-3)

@@ -1,5 +1,6 @@
 """`Classifier`: any timm model seen as embedding + linear head; `ClassifierSource`: the role of the `model` group."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from aaca.runtime.errors import AacaError, ConfigError
+
+
+def parameters_sha256(module: nn.Module) -> str:
+    """Of all parameters' bytes, in order."""
+    sha = hashlib.sha256()
+    for parameter in module.parameters():
+        sha.update(parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()
 
 
 class Classifier(nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor
 from aaca.concepts.activations import logit_gradients, pooled
 from aaca.concepts.cav import Cav
 from aaca.concepts.tcav import p_value, tcav
-from aaca.models.classifier import Classifier
+from aaca.models.classifier import Classifier, parameters_sha256
 from aaca.repair.vectors import PairVectors, key_of, save_cavs, strong
 from aaca.runtime.errors import DataError
 from aaca.runtime.files import write_json
@@ -32,6 +32,7 @@ class ConceptReport:
     labels: Tensor
     found: dict[str, Any] = field(default_factory=dict)
     own: list[Cav] = field(default_factory=list)  # f0's vectors, by its own activations
+    of: dict[str, Any] = field(default_factory=dict)  # f0's weights and transform: what the vectors belong to
 
     def before(
         self, classifier: Classifier, taught: dict[str, np.ndarray] | None, least: float
@@ -40,6 +41,10 @@ class ConceptReport:
 
         The others stand in the report as left out. What f0 depends on is measured along vectors of its own activations.
         """
+        self.of = {
+            "weights_sha256": parameters_sha256(classifier),
+            "transform": {"size": classifier.image_size, "mean": list(classifier.mean), "std": list(classifier.std)},
+        }
         own = self.vectors.cavs(classifier)
         cavs = own if taught is None else self.vectors.fitted(taught)
         kept = strong(cavs, least)
@@ -125,11 +130,14 @@ class ConceptReport:
         ]
 
     def finish(self, classifier: Classifier, cavs: list[Cav], folder: Path) -> None:
-        """Look at the repaired classifier; write `repair.json` and the vectors that it was trained with."""
+        """Look at the repaired classifier; write `repair.json` and f0's vectors that it was trained with at first.
+
+        Each says of which weights and under which transform.
+        """
         self.after(classifier.cpu().eval())
         if current().rank == 0:
             write_json(folder / REPORT, self.found)
-            save_cavs(cavs, folder / CAVS)
+            save_cavs([replace(cav, meta=cav.meta | self.of) for cav in cavs], folder / CAVS)
 
 
 def _difference(positive: np.ndarray, negative: np.ndarray, rng: np.random.Generator, mix: bool) -> np.ndarray:

@@ -1,9 +1,10 @@
 """The concept loss of Concept Distillation (NeurIPS 2023): how much a gradient at a layer points along a concept."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 Distance = Literal["abs_cos", "sq_cos", "sq_dot"]
 FLAT = 1e-12
@@ -44,19 +45,50 @@ def concept_terms(
     """
     if distance == "sq_dot" and not bool(desensitise.all()):
         raise ValueError("distance sq_dot knows no largest value; expected abs_cos or sq_cos to sensitise")
-    dots = gradients @ directions.T
-    lengths = gradients.norm(dim=1, keepdim=True)
-    counts = (lengths > FLAT).expand_as(dots)
-    if distance == "sq_dot":
-        found = dots.square()
-    else:
-        cosines = dots / (lengths.clamp(min=FLAT) * directions.norm(dim=1).clamp(min=FLAT))
-        found = cosines.abs() if distance == "abs_cos" else cosines.square()
-        found = torch.where(desensitise, found, 1 - found)
-    if mask is not None:
-        counts = counts & mask
-    share = counts.to(found.dtype) if weights is None else counts * weights
-    return (found * share).sum(), share.sum()
+    counts = torch.ones(1, 1, dtype=torch.bool, device=gradients.device) if mask is None else mask
+    share = counts.to(gradients.dtype) if weights is None else counts * weights
+    found, total = _Terms.apply(gradients, directions, desensitise, share, distance)
+    return found, total
+
+
+class _Terms(torch.autograd.Function):
+    """The sums of `concept_terms`, and their gradient by the gradients in one product and one scaled sum.
+
+    With s = g·v/(|g||v|): ∂s/∂g = v/(|g||v|) − s·g/|g|². The directions are constants.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, gradients: Tensor, directions: Tensor, desensitise: Tensor, share: Tensor, distance: Distance
+    ) -> tuple[Tensor, Tensor]:
+        dots = gradients @ directions.T
+        lengths = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
+        share = share * (lengths > FLAT)
+        if distance == "sq_dot":
+            found, by_dot, by_gradient = dots.square(), 2 * dots * share, None
+        else:
+            lengths = lengths.clamp(min=FLAT)
+            scale = 1 / (lengths * torch.linalg.vector_norm(directions, dim=1).clamp(min=FLAT))
+            cosines = dots * scale
+            signs = torch.where(desensitise, 1.0, -1.0) * share
+            if distance == "abs_cos":
+                found, slope = cosines.abs(), cosines.sign() * signs
+            else:
+                found, slope = cosines.square(), 2 * cosines * signs
+            found = torch.where(desensitise, found, 1 - found)
+            by_dot, by_gradient = slope * scale, -(slope * cosines).sum(dim=1, keepdim=True) / lengths.square()
+        total = share.expand_as(dots).sum()
+        ctx.save_for_backward(gradients, directions, by_dot, by_gradient)
+        ctx.mark_non_differentiable(total)
+        return (found * share).sum(), total
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        gradients, directions, by_dot, by_gradient = ctx.saved_tensors
+        own = None if by_gradient is None else gradients * (by_gradient * upstream)
+        asked = by_dot * upstream
+        return (asked @ directions if own is None else own.addmm_(asked, directions), None, None, None, None)
 
 
 def prototype_gradients(activations: Tensor, centres: Tensor, labels: Tensor, k: int) -> Tensor:

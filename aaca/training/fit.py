@@ -1,6 +1,5 @@
 """`fit_classifier`: one training run from start weights to a saved classifier, on any number of devices."""
 
-import hashlib
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from aaca.data.module import ImageDataModule
 from aaca.data.table import ImageTable
-from aaca.models.classifier import Classifier
+from aaca.models.classifier import Classifier, parameters_sha256
 from aaca.runtime.errors import AacaError
 from aaca.runtime.files import digest, read_json, write_json
 from aaca.runtime.ranks import current
@@ -150,7 +149,7 @@ def fit_classifier(classifier: Classifier, job: FitJob, folder: Path) -> dict[st
     if left is not None:
         log.info("  %s  goes on after update %d of %d", job.label, int(left.stem), recipe.epochs * updates)
     loop.fit(module, datamodule=data, ckpt_path=left, weights_only=True)
-    parameters = ranks.exchange(_parameters_sha256(classifier))
+    parameters = ranks.exchange(parameters_sha256(classifier))
     if len(set(parameters)) > 1:
         raise AacaError(f"{job.label}: the ranks ended with different parameters ({', '.join(parameters)})")
     summary = {
@@ -166,13 +165,6 @@ def fit_classifier(classifier: Classifier, job: FitJob, folder: Path) -> dict[st
         classifier.save(folder / WEIGHTS)
         write_json(folder / SUMMARY, summary)
     return dict(ranks.share(summary))
-
-
-def _parameters_sha256(classifier: Classifier) -> str:
-    sha = hashlib.sha256()
-    for parameter in classifier.parameters():
-        sha.update(parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return sha.hexdigest()
 
 
 def _left(folder: Path, job: FitJob) -> Path | None:

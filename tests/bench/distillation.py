@@ -6,6 +6,7 @@ python tests/bench/distillation.py [steps]
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -94,6 +95,7 @@ def vectors(concepts: int, layers: tuple[int, ...], images: int = 100) -> None:
                 fit_cav(positive, negative)
 
     def captum() -> None:
+        warnings.simplefilter("ignore")  # it says on every fit that it keeps what it is given in memory
         for own in positives:
             for positive, negative in zip(own, negatives, strict=True):
                 values = torch.from_numpy(np.concatenate([positive, negative]).astype(np.float32))

@@ -81,6 +81,8 @@ def test_projecting_blinds_the_readers_of_a_layer_and_changes_nothing_before(giv
     report, before = read_json(tmp_path / "a" / REPORT), load_file(given.f0_weights)
     assert report["layer"] == "layer3" and report["before"][0]["abs_cos"] > 0.05
     vector = load_file(tmp_path / "a" / "cavs" / "000" / "cav.safetensors")["direction"]
+    of = read_json(tmp_path / "a" / "cavs" / "000" / "cav.json")["meta"]
+    assert len(of["weights_sha256"]) == 64 and set(of["transform"]) == {"size", "mean", "std"}
     for name in ("backbone.layer4.0.conv1.weight", "backbone.layer4.0.downsample.0.weight"):
         assert float(torch.einsum("ochw,c->ohw", before[name], vector).abs().max()) > 1e-3
         assert float(torch.einsum("ochw,c->ohw", after[name], vector).abs().max()) < 1e-5

@@ -49,6 +49,20 @@ def test_central_differences_agree():
         assert float(change) == pytest.approx(float(gradient[row, column]), abs=1e-8)
 
 
+@pytest.mark.parametrize("distance", ["abs_cos", "sq_cos", "sq_dot"])
+@pytest.mark.parametrize("masked", [True, False])
+def test_the_gradient_is_the_one_of_finite_differences(distance, masked):
+    torch.manual_seed(3)
+    gradients = torch.randn(B, D, dtype=torch.float64, requires_grad=True)
+    desensitise = YES if distance == "sq_dot" else torch.tensor([True, False])
+    mask = torch.rand(B, P) < 0.6 if masked else None
+    weights = torch.tensor([0.3, 2.0], dtype=torch.float64) if masked else None
+    directions = 3 * torch.randn(P, D, dtype=torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda values: concept_loss(values, directions, desensitise, weights, mask, distance), (gradients,)
+    )
+
+
 def test_neither_scales_nor_doubled_prototypes_count():
     a, prototypes, labels, directions = draw(2)
     one = concept_loss(prototype_gradients(a, prototypes.mean(dim=1), labels, K), directions, YES)

@@ -83,7 +83,7 @@ class _Terms(torch.autograd.Function):
         return (found * share).sum(), total
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         gradients, directions, by_dot, by_gradient = ctx.saved_tensors
         own = None if by_gradient is None else gradients * (by_gradient * upstream)

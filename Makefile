@@ -40,11 +40,14 @@ type: setup
 	$(BIN)/mypy
 
 bench: setup
-	$(BIN)/python tests/bench/overhead.py
-	$(BIN)/python tests/bench/relaunch.py
-	$(BIN)/python tests/bench/generation.py
-	$(BIN)/python tests/bench/discovery.py
-	$(BIN)/python tests/bench/distillation.py
+	PYTHONPATH=. $(BIN)/python tests/bench/overhead.py
+	PYTHONPATH=. $(BIN)/python tests/bench/relaunch.py
+	PYTHONPATH=. $(BIN)/python tests/bench/generation.py
+	PYTHONPATH=. $(BIN)/python tests/bench/discovery.py
+	PYTHONPATH=. $(BIN)/python tests/bench/distillation.py
+	PYTHONPATH=. $(BIN)/python tests/bench/loading.py
+	PYTHONPATH=. $(BIN)/python tests/bench/sae_race.py
+	PYTHONPATH=. $(BIN)/python tests/bench/probe.py
 
 docs: setup
 	$(BIN)/python docs/make_results.py $(ROOT)

@@ -12,7 +12,7 @@ import numpy as np
 from pytorch_lightning.loggers import Logger
 
 from aaca.concepts.concept_sets import ConceptSets
-from aaca.data.benchmark import Benchmark
+from aaca.data.benchmark import Benchmark, BenchmarkSource
 from aaca.data.features import FeatureStore, Scored
 from aaca.data.scan import verify
 from aaca.data.table import ImageTable
@@ -70,6 +70,16 @@ def _finished(trial: Trial, identity: str) -> Outcome | None:
     return outcome if outcome.identity == identity else None
 
 
+def build_benchmark(dataset: BenchmarkSource, folder: Path) -> None:
+    """The benchmark in `folder`, without the files that cannot be read."""
+    benchmark = dataset.build(folder)
+    if (benchmark.table.frame["row"] < 0).any():
+        report = verify(benchmark, progress=console.is_terminal)
+        report.save(folder)
+        clean = report.clean(benchmark.table)
+        replace(benchmark, table=clean, refused=report.refused).check().save(folder)
+
+
 @dataclass
 class DebugRun:
     """One run: each method makes or finds one stage, whose key holds exactly what influences it."""
@@ -89,16 +99,8 @@ class DebugRun:
 
     def benchmark(self) -> tuple[Stage, Benchmark]:
         """The dataset laid out; files that cannot be read are left out, and said so."""
-
-        def make(folder: Path) -> None:
-            benchmark = self.options.dataset.build(folder)
-            if (benchmark.table.frame["row"] < 0).any():
-                report = verify(benchmark, progress=console.is_terminal)
-                report.save(folder)
-                clean = report.clean(benchmark.table)
-                replace(benchmark, table=clean, refused=report.refused).check().save(folder)
-
-        stage = self.cache.stage("benchmark", self.dataset, make)
+        dataset = self.options.dataset
+        stage = self.cache.stage("benchmark", self.dataset, lambda folder: build_benchmark(dataset, folder))
         benchmark = Benchmark.load(stage.folder)
         if benchmark.refused:
             log.warning(

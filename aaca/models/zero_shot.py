@@ -109,10 +109,14 @@ class ImageText(nn.Module):
 
     def image_vectors(self, images: Tensor) -> Tensor:
         """Unit vectors `[B, D]` of normalised images `[B, 3, S, S]`."""
+        return F.normalize(self.raw_vectors(images), dim=-1)
+
+    def raw_vectors(self, images: Tensor) -> Tensor:
+        """The image tower's output as it is, `[B, D]`, of normalised images `[B, 3, S, S]`."""
         if images.shape[-1] != self.model_size:
             size = (self.model_size, self.model_size)
             images = F.interpolate(images, size=size, mode="bicubic", align_corners=False, antialias=True)
-        vectors: Tensor = self.model.encode_image(images, normalize=True)
+        vectors: Tensor = self.model.encode_image(images)
         return vectors
 
     @torch.no_grad()
@@ -136,19 +140,22 @@ class ImageText(nn.Module):
 class ZeroShot(Classifier):
     """An image-text model as a classifier: embeddings are unit vectors, logits cosines with the names times the scale.
 
-    So that features of it are extracted, sharded, stored and resumed like any classifier's.
+    So that features of it are extracted, sharded, stored and resumed like any classifier's. `raw`: embeddings are the
+    image tower's output as it is.
     """
 
-    def __init__(self, clip: ImageText, names: Sequence[str]) -> None:
+    def __init__(self, clip: ImageText, names: Sequence[str], raw: bool = False) -> None:
         super().__init__(clip, clip.image_size, clip.mean, clip.std)
         vectors = torch.from_numpy(clip.text_vectors(names))
         self.register_buffer("names", vectors)
+        self.raw = raw
         self.backbone.head_hidden_size = vectors.shape[1]
 
     def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(unit vectors `[B, D]`, logits `[B, names]`)."""
-        vectors = self.backbone.image_vectors(images.contiguous(memory_format=torch.channels_last))
-        return vectors, self.backbone.model.logit_scale.exp() * vectors @ self.names.T
+        """(vectors `[B, D]`, logits `[B, names]`)."""
+        found = self.backbone.raw_vectors(images.contiguous(memory_format=torch.channels_last))
+        vectors = F.normalize(found, dim=-1)
+        return found if self.raw else vectors, self.backbone.model.logit_scale.exp() * vectors @ self.names.T
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits `[B, names]`."""

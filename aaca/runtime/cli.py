@@ -11,6 +11,12 @@ JOBS = {
     "debug": ("find failures, build a debug set, repair, test", "aaca debug method=s_similarity seed=0"),
     "annotate": ("people say what misleads the model: a page on this machine", "aaca annotate"),
     "compare": ("one table and one report over any set of runs", "aaca compare paths.root=outputs"),
+    "features": ("embed a dataset's images for autoencoders", "aaca features dataset=stampscenes"),
+    "sae": ("a sparse autoencoder on image vectors: concepts without names", "aaca sae sae=topk sae.model.k=8"),
+    "name": ("names for an autoencoder's concepts, and whether they are right", "aaca name sae.repeats=3"),
+    "bottleneck": ("a sparse linear classifier on named concepts", "aaca bottleneck probe=nec"),
+    "explain": ("what a concept bottleneck looks at: tables, figures, a page", "aaca explain"),
+    "intervene": ("switch concepts off, see the groups", "aaca intervene 'intervene.names=[sand,grass,ball]'"),
     "intrinsic": ("albedo and shading of images, with Concept Distillation and without", "aaca intrinsic repeats=3"),
     "pretrain": ("train the models that ship with aaca (embedded world)", "aaca pretrain model=clip"),
     "data": (

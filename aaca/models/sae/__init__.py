@@ -1,0 +1,1 @@
+"""Sparse autoencoders: a vector as a short sum of many directions."""

@@ -55,6 +55,14 @@ def check_repair(options: DebugConfig) -> None:
             raise ConfigError(f"{name}: given, but nothing reads it; expected repair=concept_distillation")
     if options.teacher is not None and not repair.takes_teacher:
         raise ConfigError("teacher: given, but this repair reads none; expected repair=concept_distillation")
+    for name, hint in (("clip", "clip=tiny"), ("sae", "sae=topk"), ("probe", "probe=prox")):
+        if repair.needs_bottleneck and getattr(options, name) is None:
+            raise ConfigError(f"{name}: missing, and this repair needs it; choose one: {hint}")
+    if options.probe is not None and not repair.needs_bottleneck:
+        raise ConfigError("probe: given, but nothing reads it; expected repair=bottleneck")
+    codes = options.discovery is not None and options.discovery.needs_codes
+    if options.sae is not None and not (repair.needs_bottleneck or codes):
+        raise ConfigError("sae: given, but nothing reads it; expected discovery=sae or repair=bottleneck")
     if images is not None and images.sensitises and not repair.can_sensitise:
         raise ConfigError(
             "concept_images.pairs: a pair is to sensitise, and this repair only takes concepts away; expected "

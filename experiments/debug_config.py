@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -28,17 +28,25 @@ from aaca.repair.base import Repair
 from aaca.repair.pairs import PairSource
 from aaca.runtime.errors import ConfigError
 from aaca.training.fit import SelectionRule
+from aaca.training.fit_sae import SaeRecipe
 from aaca.training.inversion import InversionRecipe
+from aaca.training.probes import ProbeSpec
 from aaca.training.recipe import Recipe
 from aaca.training.resume import ResumeSpec
 from aaca.training.trainer import TrainerSpec
+
+from .naming_config import NamingConfig
 
 NEEDED = {
     "attribution": "choose one: attribution=auto",
     "concepts": "choose one: concepts=gt",
     "annotator": "choose one: annotator=oracle",
 }
-HINTS_OF_RIVALS = {"clip": "choose one: clip=tiny", "concepts": NEEDED["concepts"]}
+HINTS_OF_RIVALS = {
+    "clip": "choose one: clip=tiny",
+    "concepts": NEEDED["concepts"],
+    "sae": "choose one: sae=topk",
+}
 HINTS = {
     "generator": "choose one: generator=text_to_image",
     "prompts": "choose one: prompts=class_name",
@@ -147,6 +155,9 @@ class DebugConfig:
     discovery: Rival | None = None
     concept_images: PairSource | None = None
     teacher: TeacherSource | None = None
+    sae: SaeRecipe | None = None
+    probe: ProbeSpec | None = None
+    naming: NamingConfig = field(default_factory=NamingConfig)
     evidence: EvidenceRules
     votes: VoteRules
     tasks: TasksConfig
@@ -156,12 +167,17 @@ class DebugConfig:
         """Whether concept sets are needed first: for prompts, for concept images, for masks of what is blamed."""
         prompts = self.prompts is not None and self.prompts.needs_concepts
         pairs = self.repair.needs_pairs and self.concept_images is not None and self.concept_images.needs_sets
-        return prompts or pairs or self.repair.needs_masks
+        return prompts or pairs or self.repair.needs_masks or self.repair.needs_sets
 
     def rival(self) -> Rival:
         """The discovery that asks nobody. Raises `ConfigError` naming what it misses."""
         assert self.discovery is not None
-        for name, is_needed in (("clip", self.discovery.needs_clip), ("concepts", self.discovery.needs_concepts)):
+        needs = self.discovery
+        for name, is_needed in (
+            ("clip", needs.needs_clip),
+            ("concepts", needs.needs_concepts),
+            ("sae", needs.needs_codes),
+        ):
             if is_needed and getattr(self, name) is None:
                 raise ConfigError(f"{name}: missing, and this discovery needs it; {HINTS_OF_RIVALS[name]}")
         if self.discovery.needs_concepts and self.concepts.needs_clip and self.clip is None:  # type: ignore[union-attr]

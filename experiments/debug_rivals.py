@@ -15,6 +15,7 @@ from aaca.runtime.seeding import purpose_seed
 from aaca.runtime.stages import Stage, StageCache
 
 from .debug_clip import Looking
+from .debug_codes import named_codes
 from .debug_config import DebugConfig
 from .debug_discover import SETS, concept_stage
 
@@ -43,6 +44,9 @@ class RivalStages:
         classes = self.benchmark.classes
         look = self.looking.at("audit") if rival.needs_clip else None
         concepts_key, concepts = self._in_train() if rival.needs_concepts else ("", None)  # a stage: all ranks ask
+        codes_key, named = "", None
+        if rival.needs_codes:
+            codes_key, named = named_codes(self.options, self.cache, self.benchmark_key, self.benchmark)
 
         def make(folder: Path) -> None:
             nouns = tuple(class_noun(name) for name in classes)
@@ -55,6 +59,7 @@ class RivalStages:
                 look=look,
                 in_train=concepts,
                 seed=seed % 2**32,
+                named=named,
             )
             name = type(rival).__name__
             meta = {
@@ -73,6 +78,7 @@ class RivalStages:
             "clip": self.looking.fingerprint() if rival.needs_clip else None,
             "concepts": concepts_key,
             "seed": seed,
+            **({"codes": codes_key} if codes_key else {}),
         }
         stage = self.cache.stage("concept_sets", inputs, make)
         self.kept[SETS] = stage.folder / SETS

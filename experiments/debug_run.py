@@ -35,6 +35,7 @@ from aaca.training.fit import WEIGHTS, FitJob, fit_classifier
 
 from .debug_blamed import ConceptParts
 from .debug_checks import check_feasible, check_inputs, check_k
+from .debug_codes import concept_model
 from .debug_config import DebugConfig
 from .debug_discover import DiscoverStages
 from .debug_generate import GenerateStages
@@ -174,8 +175,12 @@ class DebugRun:
         return FeatureStore(stage.folder).scored()
 
     def _classifier(self, weights: Stage, n_classes: int) -> Classifier:
-        classifier = self.options.model.build(n_classes, self.options.recipe.drop_path, start_weights=False)
-        return classifier.load(weights.folder / WEIGHTS)
+        options = self.options
+        if weights.name == "refit":
+            return options.repair.restored(options.model, n_classes, options.recipe, weights.folder, options.clip)
+        return options.model.build(n_classes, options.recipe.drop_path, start_weights=False).load(
+            weights.folder / WEIGHTS
+        )
 
     def debug_set(
         self, benchmark_key: str, benchmark: Benchmark, f0: Stage, audit: Scored
@@ -241,6 +246,9 @@ class DebugRun:
         options = self.options
         epoch_size = len(benchmark.split("train")) + options.debugset.per_class * len(benchmark.classes)
         known = ConceptParts.of(options, self.cache, benchmark_key, benchmark, self.sets, self.sets_key)
+        codes_key, taken_apart = "", None
+        if options.repair.needs_bottleneck:
+            codes_key, taken_apart = concept_model(options, self.cache, benchmark_key, benchmark, self.sets)
 
         def make(folder: Path) -> None:
             context = RepairContext(
@@ -257,6 +265,7 @@ class DebugRun:
                 pairs=known.pairs(),
                 masks=known.masks,
                 teacher=options.teacher if options.repair.takes_teacher else None,
+                bottleneck=taken_apart,
             )
             with self._loggers("refit", folder) as loggers:
                 options.repair.apply(replace(context, loggers=loggers), folder)
@@ -268,6 +277,7 @@ class DebugRun:
             "epoch_size": epoch_size,
             "repair": {**identity(options.repair), **options.repair.fingerprint()},
             **known.inputs,
+            **({"codes": codes_key, "concept_sets": self.sets_key} if codes_key else {}),
             **self._fit_inputs(),
         }
         return self.cache.stage("refit", inputs, make, together=True)
@@ -292,7 +302,7 @@ class DebugRun:
         now: Scored | None = None  # the repaired classifier on audit, where it is looked at
         debug_stage, picked = self.debug_set(key, benchmark, f0, audit)
         repaired = self.refit(key, benchmark, f0, debug_stage.key if debug_stage else "", picked)
-        if isinstance(self.discovery, DiscoverStages):
+        if isinstance(self.discovery, DiscoverStages) and self.options.repair.keeps_model:
             now = self.features(repaired, key, benchmark.split("audit"), "audit")
             self.discovery.reanalysis(repaired, self._classifier(repaired, len(benchmark.classes)).eval(), now)
         tests = benchmark.table.take(benchmark.table.frame["split"].isin(TESTS).to_numpy())

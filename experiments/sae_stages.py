@@ -24,6 +24,7 @@ from aaca.data.webdataset_tars import Tars
 from aaca.discover.concepts.vocabulary import Vocabulary
 from aaca.evaluate.sparse import SparseMetrics
 from aaca.models.bottleneck import Scaling, encode_sparse
+from aaca.models.bottleneck import without as off
 from aaca.models.classifier import Classifier, ClassifierSource
 from aaca.models.sae import exchange
 from aaca.models.sae.base import Known, SparseAutoencoder
@@ -43,7 +44,7 @@ from aaca.training.sparse_probe import Probe
 from aaca.training.trainer import TrainerSpec
 from aaca.world.language import with_article
 
-from .sae_config import NamingConfig
+from .naming_config import NamingConfig
 
 SCALING, METRICS, ROUNDS = "scaling.safetensors", "metrics.json", "resampled.json"
 NAMES, CSV, DUPLICATES, CHECK, STABILITY = (
@@ -347,7 +348,7 @@ class SaeStages:
         seed = purpose_seed(self.seed, "probe") % 2**31
 
         def make(folder: Path) -> None:
-            spec.fit(dropped(codes, without), labels, len(classes), seed, folder / "resume").save(folder / PROBE)
+            spec.fit(off(codes, without), labels, len(classes), seed, folder / "resume").save(folder / PROBE)
 
         inputs = {"codes": key, "probe": identity(spec), "seed": seed, "without": sorted(without)}
         return self.cache.stage("probe", inputs, make, f"without {len(without)}" if without else "")
@@ -413,16 +414,6 @@ def load_names(stage: Stage) -> tuple[pd.DataFrame, list[str]]:
 def load_metrics(stage: Stage) -> list[dict[str, Any]]:
     """What the autoencoders of a stage are worth, on vectors held out."""
     found: list[dict[str, Any]] = read_json(stage.folder / METRICS)["saes"]
-    return found
-
-
-def dropped(codes: csr_array, without: Sequence[int]) -> csr_array:
-    """The same codes with some latents off."""
-    if not len(without):
-        return codes
-    keep = ~np.isin(codes.indices, np.asarray(without))
-    found = csr_array((codes.data * keep, codes.indices, codes.indptr), shape=codes.shape)
-    found.eliminate_zeros()
     return found
 
 

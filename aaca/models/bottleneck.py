@@ -1,5 +1,6 @@
 """A concept bottleneck: an image's vector as sparse named concepts, and a linear layer on them (DN-CBM)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,3 +107,13 @@ class BottleneckClassifier(Classifier):
     def forward(self, images: Tensor) -> Tensor:
         """Logits `[B, C]`."""
         return self.embed(images)[1]
+
+
+def without(codes: csr_array, latents: Sequence[int]) -> csr_array:
+    """The same codes with some latents off."""
+    if not len(latents):
+        return codes
+    keep = ~np.isin(codes.indices, np.asarray(latents, dtype=np.int64))
+    found = csr_array((codes.data * keep, codes.indices.copy(), codes.indptr.copy()), shape=codes.shape)
+    found.eliminate_zeros()
+    return found

@@ -15,9 +15,10 @@ from aaca.data.table import ImageTable
 from aaca.discover.concepts.table import ConceptTable
 from aaca.models.classifier import Classifier, ClassifierSource
 from aaca.models.teacher import TeacherSource
+from aaca.models.zero_shot import ClipModel
 from aaca.runtime.seeding import purpose_seed
 from aaca.training.finetune import FineTune
-from aaca.training.fit import FitJob, ModuleOf, SelectionRule, fit_classifier
+from aaca.training.fit import WEIGHTS, FitJob, ModuleOf, SelectionRule, fit_classifier
 from aaca.training.recipe import Recipe
 from aaca.training.resume import ResumeSpec
 from aaca.training.trainer import TrainerSpec
@@ -44,6 +45,7 @@ class RepairContext:
     pairs: Sequence[ConceptPair] = ()  # where the repair needs them
     masks: ConceptTable | None = None  # what the training images show and where, blamed concepts alone; likewise
     teacher: TeacherSource | None = None
+    bottleneck: object = None  # a `ConceptModel`, where the repair needs one
 
     @property
     def train(self) -> ImageTable:
@@ -92,6 +94,9 @@ class Repair(ABC):
     can_sensitise: bool = False  # whether a pair's direction may be `sensitise`, and its weight and classes count
     takes_teacher: bool = False  # whether `RepairContext.teacher` is
     needs_masks: bool = False  # whether `RepairContext.masks` is
+    needs_bottleneck: bool = False  # whether `RepairContext.bottleneck` is
+    needs_sets: bool = False  # whether that needs concept sets
+    keeps_model: bool = True  # whether the repaired classifier is of f0's architecture
     asks_for: str = ""  # what it uses beyond labelled images, for tables: "groups of audit", "concept images" …
 
     @abstractmethod
@@ -105,6 +110,12 @@ class Repair(ABC):
     def check(self, model: ClassifierSource, recipe: Recipe) -> None:
         """Raise `ConfigError` for what the configuration alone shows to be impossible."""
         return None
+
+    def restored(
+        self, model: ClassifierSource, n_classes: int, recipe: Recipe, folder: Path, clip: ClipModel | None
+    ) -> Classifier:
+        """The classifier that `apply` left in `folder`."""
+        return model.build(n_classes, recipe.drop_path, start_weights=False).load(folder / WEIGHTS)
 
     def check_images(self, benchmark: Benchmark) -> None:
         """Raise an error, before any training, where the images lack what it uses (groups …)."""

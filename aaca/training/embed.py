@@ -81,7 +81,7 @@ def embed_tars(
     dim = classifier.backbone.head_hidden_size
     writer = EmbeddingWriter(folder / STORE, dim, dtype, about, shard_rows)
     listed = folder / PROGRESS / REFUSED
-    refused: Refused = read_json(listed)["refused"] if writer.last_key and listed.is_file() else []
+    refused, before = _refused_so_far(listed, writer.done)
     transform = EvalTransform(classifier.image_size)
     keys: list[str] = []
     images: list[torch.Tensor] = []
@@ -89,13 +89,16 @@ def embed_tars(
     def flush() -> None:
         pixels = torch.stack(images).to(device).float().div_(255)
         vectors = classifier.embed(normalise(pixels, classifier.mean, classifier.std))[0]
-        write_json(listed, {"refused": refused})
+        write_json(listed, {"refused": refused, "before": before})
         writer.add(vectors.float().cpu().numpy(), keys)
         keys.clear()
         images.clear()
 
     listed.parent.mkdir(parents=True, exist_ok=True)
+    seen = writer.done
     for key, image in tar_images(tars, refused, after=writer.last_key):
+        before += [seen] * (len(refused) - len(before))
+        seen += 1
         keys.append(key)
         images.append(transform(np.asarray(image)))
         if len(keys) == batch_size:
@@ -106,3 +109,12 @@ def embed_tars(
     write_json(folder / REFUSED, {"refused": refused})
     if refused:
         log.warning("%d members of the tars are left out; all are listed in %s", len(refused), REFUSED)
+
+
+def _refused_so_far(listed: Path, done: int) -> tuple[Refused, list[int]]:
+    """What was refused before the last of `done` published rows, with how many images came before each."""
+    if not done or not listed.is_file():
+        return [], []
+    known = read_json(listed)
+    kept = [entry for entry, before in zip(known["refused"], known["before"], strict=True) if before < done]
+    return kept, [before for before in known["before"] if before < done]

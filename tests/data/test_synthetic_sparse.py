@@ -61,7 +61,7 @@ def test_a_seed_says_all_and_atoms_do_not_depend_on_how_many_vectors():
     assert small.fingerprint() == replace(FEW, n=200).fingerprint()
 
 
-@pytest.mark.parametrize("wrong", [{"n": 9}, {"dim": 1}, {"atoms": 1}, {"on": 0}, {"least": 0.0}, {"most": -1}])
+@pytest.mark.parametrize("wrong", [{"n": 9}, {"dim": 1}, {"atoms": 1}, {"active": 0}, {"least": 0.0}, {"most": -1}])
 def test_impossible_sizes_are_refused(wrong):
     with pytest.raises(ValidationError):
         TypeAdapter(SyntheticSparse).validate_python(wrong)

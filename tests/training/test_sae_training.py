@@ -146,6 +146,7 @@ HOOKS = [
     ("on_train_epoch_start", 3),  # restarted and saved
     ("on_train_batch_start", 24),
     ("on_train_epoch_end", 6),
+    ("on_train_batch_start", 35),  # which latents are dead was looked up at update 32
 ]
 
 
@@ -171,14 +172,14 @@ def test_killed_twice_in_one_epoch_and_once_more_later(stores, tmp_path, whole):
     assert_as_whole(whole, saes, fit_saes(saes, job(stores), tmp_path), tmp_path)
 
 
-@pytest.mark.parametrize("clip", [None, 1e-3])
-def test_several_in_one_pass_are_each_as_if_alone(clip, stores, tmp_path):
-    plan = replace(SHORT, clip_grad=clip)
-    together = built(*SPECS)
+@pytest.mark.parametrize(("clip", "specs"), [(None, SPECS), (1e-3, SPECS[:2])], ids=["free", "clipped"])
+def test_several_in_one_pass_are_each_as_if_alone(clip, specs, stores, tmp_path):
+    plan = replace(SHORT, epochs=5, clip_grad=clip)
+    together = built(*specs)
     rounds = fit_saes(together, job(stores, plan), tmp_path / "together")
     assert min(one["restarted"] for one in rounds if one["epoch"] == 1) > 0
     row = curves(tmp_path / "together")[-1]
-    for index, spec in enumerate(SPECS):
+    for index, spec in enumerate(specs):
         (alone,) = built(spec)
         own = fit_saes([alone], job(stores, plan), tmp_path / str(index))
         assert_same(together[index], alone)
@@ -187,7 +188,7 @@ def test_several_in_one_pass_are_each_as_if_alone(clip, stores, tmp_path):
         names = [name for name in single if name not in ("epoch", "updates")]
         assert {name: row[f"{name}_{index}"] for name in names} == {name: single[name] for name in names}
     if clip:
-        free = built(*SPECS)
+        free = built(*specs)
         fit_saes(free, job(stores, replace(plan, clip_grad=None)), tmp_path / "free")
         assert not torch.equal(free[0].encoder, together[0].encoder)  # the bound was felt
 
@@ -282,14 +283,14 @@ def recovered(spec: SaeSpec, data: SyntheticSparse, plan: SaeTraining, folder: P
 
 
 def test_planted_atoms_are_found_and_too_little_sparsity_finds_none_though_it_explains_as_much(tmp_path):
-    data = SyntheticSparse(n=20_000)
+    data = SyntheticSparse(n=15_000)
     plan = SaeTraining(epochs=15, batch_size=256, lr=3e-3)
     plain = Relu(latents=128, init="transpose", l1=1e-2)
     score, variance = recovered(plain, data, plan, tmp_path / "plain")
-    assert score > 0.95  # 0.980 here; 0.985 with 50,000 vectors
+    assert score > 0.95  # 0.98 here and with 50,000 vectors
     released = Relu(latents=256, init="dncbm", l1=1e-2)
     assert recovered(released, data, plan, tmp_path / "released", Resampling(every=3))[0] > 0.97
     weak = Relu(latents=128, init="transpose", init_scale=1.0, l1=3e-3)
     brief = SaeTraining(epochs=20, batch_size=1024, lr=1e-3)
-    none, explained = recovered(weak, replace(data, n=30_000), brief, tmp_path / "weak")
+    none, explained = recovered(weak, replace(data, n=20_000), brief, tmp_path / "weak")
     assert none < 0.8 and explained > variance - 0.05

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from aaca.concepts.concept_sets import ANY, ClassConcepts, Concept, ConceptKind, ConceptSets, normal
 from aaca.data.table import ImageTable
@@ -18,11 +19,21 @@ from aaca.runtime.files import file_sha256
 
 
 @dataclass(frozen=True)
+class NamedCodes:
+    """Images as strengths of named latents: names, one a latent; codes of audit and of train, CSR `[N, H]`."""
+
+    names: list[str]
+    audit: csr_array
+    train: csr_array
+
+
+@dataclass(frozen=True)
 class Findings:
     """What is known of the audit images, and ways to learn more.
 
     `probabilities` `[N, K]`: of f0. `nouns`: the classes' names as a person would say them. `look`: an image-text model
-    (None where the rival needs none). `in_train`: the concepts of training images (None where the rival needs none).
+    (None where the rival needs none). `in_train`: the concepts of training images, `named`: codes of an autoencoder
+    (None where the rival needs none).
     """
 
     classes: tuple[str, ...]
@@ -33,6 +44,7 @@ class Findings:
     look: Look | None
     in_train: ConceptTable | None
     seed: int
+    named: NamedCodes | None = None
 
     @property
     def labels(self) -> np.ndarray:
@@ -67,6 +79,7 @@ class Rival(ABC):
     most: int  # concepts a class
     needs_clip: bool = False
     needs_concepts: bool = False  # whether `Findings.in_train` is used
+    needs_codes: bool = False  # whether `Findings.named` is
 
     def check(self, audit: ImageTable) -> None:
         """Raise an error where the audit images lack what is asked of them; called before any training."""

@@ -1,0 +1,93 @@
+"""`sae`: named concepts of a sparse autoencoder that separate failures from successes (after DN-CBM, ECCV 2024)."""
+
+from itertools import permutations
+
+import numpy as np
+from scipy.sparse import csr_array
+from scipy.stats import mannwhitneyu
+
+from aaca.concepts.concept_sets import ConceptKind
+from aaca.discover.concepts.vocabulary import Vocabulary
+from aaca.discover.rivals.base import Findings, Rival, Suspect, check_most
+from aaca.runtime.errors import ConfigError
+
+
+class SaeConcepts(Rival):
+    """Blames concepts that are stronger in failures than in images that f0 gets right, and at home in the rival class.
+
+    A concept is all latents of one name. Per class and rival, a one-sided rank test of each concept that training
+    images of the rival show more than those of the class; Benjamini-Hochberg over all tests. Score: Cliff's δ.
+
+    Args:
+        most: concepts a class.
+        q: false discovery rate.
+        least: failures of a (class, rival) without which nothing is said.
+        effect: smallest δ.
+
+    """
+
+    needs_clip = True
+    needs_codes = True
+
+    def __init__(self, most: int = 5, q: float = 0.1, least: int = 10, effect: float = 0.1) -> None:
+        if not 0 < q < 1:
+            raise ConfigError(f"discovery.q: {q}; expected between 0 and 1")
+        if least < 1:
+            raise ConfigError(f"discovery.least: {least}; expected 1 or more")
+        if not 0 <= effect < 1:
+            raise ConfigError(f"discovery.effect: {effect}; expected 0 or more, below 1")
+        self.most, self.q, self.least, self.effect = check_most(most), q, least, effect
+
+    def suspects(self, findings: Findings) -> list[Suspect]:
+        """Of every class and rival with enough failures."""
+        assert findings.named is not None
+        names, kinds = sorted(set(findings.named.names)), kinds_of()
+        audit, train = (
+            by_name(codes, findings.named.names, names) for codes in (findings.named.audit, findings.named.train)
+        )
+        cases, scores, tests = [], [], []
+        for label, rival in permutations(range(len(findings.classes)), 2):
+            own = findings.labels == label
+            right, wrong = (own & (findings.predictions == said) for said in (label, rival))
+            if wrong.sum() < self.least or not right.any():
+                continue
+            at_home, at_rival = (train[findings.train_labels == one].mean(axis=0) for one in (label, rival))
+            for column in np.flatnonzero(at_rival > at_home):
+                high, low = audit[wrong, column], audit[right, column]
+                if high.any():
+                    found = mannwhitneyu(high, low, alternative="greater")
+                    cases.append((label, rival, names[column]))
+                    scores.append(2 * float(found.statistic) / (len(high) * len(low)) - 1)
+                    tests.append(float(found.pvalue))
+        kept = significant(np.asarray(tests), self.q)
+        return [
+            Suspect(findings.classes[label], findings.classes[rival], name, kinds.get(name, "object"), score)
+            for (label, rival, name), score, is_kept in zip(cases, scores, kept, strict=True)
+            if is_kept and score >= self.effect
+        ]
+
+
+def by_name(codes: csr_array, of: list[str], names: list[str]) -> np.ndarray:
+    """How strongly images `[N]` show each of `names`: the sum over the latents called so, `[N, names]`."""
+    columns = {name: column for column, name in enumerate(names)}
+    ones = np.ones(len(of), dtype=np.float32)
+    called = csr_array((ones, (np.arange(len(of)), [columns[name] for name in of])), shape=(len(of), len(names)))
+    return np.asarray((codes @ called).todense())
+
+
+def significant(p_values: np.ndarray, q: float) -> np.ndarray:
+    """Which of p-values `[N]` Benjamini-Hochberg keeps at a false discovery rate of q, bool `[N]`."""
+    if not len(p_values):
+        return np.zeros(0, dtype=bool)
+    order = np.argsort(p_values)
+    below = p_values[order] <= q * np.arange(1, len(order) + 1) / len(order)
+    kept = np.zeros(len(order), dtype=bool)
+    if below.any():
+        kept[order[: np.flatnonzero(below)[-1] + 1]] = True
+    return kept
+
+
+def kinds_of() -> dict[str, ConceptKind]:
+    """The kind of each word of the embedded world."""
+    words = Vocabulary.load(None)
+    return dict(zip(words.names, words.kinds, strict=True))

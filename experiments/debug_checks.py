@@ -55,7 +55,7 @@ def check_repair(options: DebugConfig) -> None:
             raise ConfigError(f"{name}: given, but nothing reads it; expected repair=concept_distillation")
     if options.teacher is not None and not repair.takes_teacher:
         raise ConfigError("teacher: given, but this repair reads none; expected repair=concept_distillation")
-    for name, hint in (("clip", "clip=tiny"), ("sae", "sae=topk"), ("probe", "probe=prox")):
+    for name, hint in (("clip", "clip=tiny"), ("sae", "sae=relu"), ("probe", "probe=prox")):
         if repair.needs_bottleneck and getattr(options, name) is None:
             raise ConfigError(f"{name}: missing, and this repair needs it; choose one: {hint}")
     if options.probe is not None and not repair.needs_bottleneck:

@@ -45,7 +45,7 @@ NEEDED = {
 HINTS_OF_RIVALS = {
     "clip": "choose one: clip=tiny",
     "concepts": NEEDED["concepts"],
-    "sae": "choose one: sae=topk",
+    "sae": "choose one: sae=relu",
 }
 HINTS = {
     "generator": "choose one: generator=text_to_image",

@@ -51,9 +51,9 @@ class InterveneConfig:
     """What is switched off, and how.
 
     One of: `names` (patterns, as "sand*"), `latents` (numbers), `text` (words whose direction the concept has, with
-    `least_cosine`, against the words of `against`), `sets` (a concept_sets.yaml: what confounds). `kind`: zero, scale
-    or set (with `value`) at the activation, mask at the weight. `refit`: also a probe that never saw them. `controls`:
-    draws of as many other live concepts.
+    `least_cosine`, against the words of `against`), `sets` (a concept_sets.yaml: what confounds). `kind`: mean (as if
+    always as strong as on average), zero, scale or set (with `value`) at the activation, mask at the weight. `refit`:
+    also a probe that never saw them. `controls`: draws of as many other live concepts.
     """
 
     names: list[str] | None = None
@@ -62,7 +62,7 @@ class InterveneConfig:
     against: list[str] | None = None
     least_cosine: float = 0.3
     sets: str | None = None
-    kind: Literal["zero", "scale", "set", "mask"] = "zero"
+    kind: Literal["mean", "zero", "scale", "set", "mask"] = "mean"
     value: float | None = None
     refit: bool = True
     controls: Count = 5

@@ -33,6 +33,7 @@ from aaca.training.sparse_probe import Probe
 from .sae_config import SaeConfig
 
 EXAMPLES = 9  # images beside a class's bars
+SHOWN = ("audit", "pool")  # splits that task agnosticity compares: test is for scores alone
 
 
 def explain(
@@ -43,7 +44,7 @@ def explain(
     probe: Probe,
     names: pd.DataFrame,
 ) -> None:
-    """Write everything for the audit images; task agnosticity compares audit with test."""
+    """Write everything for the audit images; task agnosticity compares audit with pool."""
     table, words = benchmark.split("audit"), best_words(names)
     shown = codes["audit"]
     weight, bias = probe.raw()
@@ -120,7 +121,7 @@ def _figures(
             save(figure, folder / "figures" / f"{kind}_{label:03d}.png")
     if clusters is not None:
         save(clusters_figure(clusters, table.image, seed=seed), folder / "figures" / "clusters.png")
-    images = {split: benchmark.split(split).image for split in ("audit", "test")}
+    images = {split: benchmark.split(split).image for split in SHOWN}
     save(agnosticity_figure(found["agnosticity"], images), folder / "figures" / "agnosticity.png")
     live = ~firsts["dead"].fillna(False).to_numpy(dtype=bool)
     save(cosine_histogram(cosines, live), folder / "figures" / "cosines.png")

@@ -27,26 +27,27 @@ def intervene(run: "SaeRun", saes: Stage, names: Stage, probe: Stage) -> pd.Data
     frame, words = load_names(names)
     atoms = load_sae(saes.folder)[0].atoms.detach().numpy()
     chosen = selected(options, words, atoms, names.folder / "vocabulary", run._benchmark().classes)
-    codes = run.stages.codes(saes, "test")[1]
+    trained = run.stages.codes(saes, "train")[1]
+    seen = run.stages.codes(saes, "test")[1], np.asarray(trained.mean(axis=0)).ravel()
     first = load_probe(probe)
     density = frame[frame["rank"] == 1]["density"].to_numpy(dtype=float)
     live = np.flatnonzero(density > 0)
     chosen = Selection.of(latent for latent in chosen.latents if density[latent] > 0)
     if not chosen.latents:
         raise ConfigError(f"intervene: {what(options)}: none of these concepts is ever on; expected ones that are")
-    rows = [_row(run, "as it is", Selection.of([]), codes, first, options)]
-    rows.append(_row(run, f"{options.kind}: {what(options)}", chosen, codes, first, options))
+    rows = [_row(run, "as it is", Selection.of([]), *seen, first, options)]
+    rows.append(_row(run, f"{options.kind}: {what(options)}", chosen, *seen, first, options))
     controls = []
     for number in range(options.controls):
         other = random_like(chosen, live, run.options.seed + number)
-        controls.append(_row(run, "random", other, codes, first, options))
+        controls.append(_row(run, "random", other, *seen, first, options))
         if options.refit:
             again = run.stages.probe(saes, run.options.probe, without=other.latents)
-            controls.append(_row(run, "random, refitted without", Selection.of([]), codes, load_probe(again), options))
+            controls.append(_row(run, "random, refitted without", Selection.of([]), *seen, load_probe(again), options))
             controls[-1]["latents"] = len(other.latents)
     if options.refit:
         again = run.stages.probe(saes, run.options.probe, without=chosen.latents)
-        rows.append(_row(run, "refitted without", Selection.of([]), codes, load_probe(again), options))
+        rows.append(_row(run, "refitted without", Selection.of([]), *seen, load_probe(again), options))
         rows[-1]["latents"] = len(chosen.latents)
     spread = pd.DataFrame(controls).groupby("name", sort=False).mean().reset_index()
     spread["name"] += f", mean of {options.controls}"
@@ -89,9 +90,15 @@ def _vector(vocab: VocabStore, word: str) -> np.ndarray:
 
 
 def _row(
-    run: "SaeRun", name: str, chosen: Selection, codes: csr_array, probe: Probe, options: InterveneConfig
+    run: "SaeRun",
+    name: str,
+    chosen: Selection,
+    codes: csr_array,
+    means: np.ndarray,
+    probe: Probe,
+    options: InterveneConfig,
 ) -> dict[str, Any]:
     act = Intervention(options.kind, chosen.latents, options.value)
     weight, bias = probe.raw()
-    changed = act.codes(codes), act.weight(weight)
-    return {"name": name, "latents": len(chosen.latents), **run.outcome("test", *changed, bias)}
+    changed = act.codes(codes), act.weight(weight), act.bias(weight, bias, means)
+    return {"name": name, "latents": len(chosen.latents), **run.outcome("test", *changed)}

@@ -20,6 +20,7 @@ from aaca.evaluate.sparse import mcc, mmcs, recovered_share, uniqueness
 from aaca.runtime.config import load_config
 from aaca.runtime.files import atomic_path, ensure_writable, read_json, write_json
 from aaca.runtime.ranks import current
+from aaca.runtime.run_folder import claim
 from aaca.runtime.seeding import purpose_seed
 from aaca.runtime.stages import Stage, StageCache
 from aaca.runtime.trial import Trial
@@ -55,6 +56,8 @@ class SaeRun:
         options = self.options
         self.cache = StageCache(Path(options.paths.root).absolute(), resume=options.resume.mode == "auto")
         ensure_writable(self.folder, "paths.root")
+        dataset: Any = options.dataset
+        claim(trial, dataset.fingerprint(), options.resume.force)
         source, key = self._source()
         self.stages = SaeStages(
             cache=self.cache,
@@ -199,11 +202,12 @@ class SaeRun:
     def explain(self) -> None:
         """Job `explain`: figures, tables and a page that say what the bottleneck looks at."""
         self.options.benchmark()
+        from .sae_explain import SHOWN as SHOWN_SPLITS
         from .sae_explain import explain
 
         saes, names = self.name()
         probe = self.stages.probe(saes, self.options.probe)
-        codes = {split: self.stages.codes(saes, split)[1] for split in ("audit", "test")}
+        codes = {split: self.stages.codes(saes, split)[1] for split in SHOWN_SPLITS}
         if self.first:
             explain(self.options, self.folder, self._benchmark(), codes, load_probe(probe), load_names(names)[0])
 

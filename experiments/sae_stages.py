@@ -56,6 +56,7 @@ NAMES, CSV, DUPLICATES, CHECK, STABILITY = (
 )
 CODES, PROBE = "codes.npz", "probe"
 SAMPLE = 20_000  # vectors that starts are drawn from
+MEASURED = 4096  # vectors that are encoded at once
 
 
 @dataclass
@@ -163,15 +164,17 @@ class SaeStages:
             rounds = fit_saes(saes, job, folder)
             if current().rank != 0:
                 return
-            source = val if val is not None else train
+            source = (train if val is None else val).source  # all of it, not this rank's share
             worth = []
             for number, sae in enumerate(saes):
                 exchange.save(sae.cpu().eval(), folder / str(number))
                 metrics = SparseMetrics(known.dim, sae.latents)
                 with torch.no_grad():
-                    for batch in source.epoch(0):
-                        codes = sae.encode(batch.cpu())
-                        metrics.update(batch.cpu(), sae.decode(codes), codes)
+                    for start in range(0, source.n, MEASURED):
+                        rows = np.arange(start, min(start + MEASURED, source.n))
+                        batch = scaling(torch.from_numpy(source.gather(rows)))
+                        codes = sae.encode(batch)
+                        metrics.update(batch, sae.decode(codes), codes)
                 worth.append({name: _plain(value) for name, value in metrics.compute().items()})
             write_json(folder / METRICS, {"saes": worth})
             write_json(folder / ROUNDS, {"rounds": rounds})

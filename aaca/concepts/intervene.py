@@ -12,7 +12,7 @@ from scipy.sparse import csr_array
 from aaca.concepts.concept_sets import ConceptSets, Verdict, normal
 from aaca.runtime.errors import ConfigError, DataError, nearest
 
-Kind = Literal["zero", "scale", "set", "mask"]
+Kind = Literal["mean", "zero", "scale", "set", "mask"]
 Style = Literal["shell", "regex"]
 NEIGHBOURS = 10  # latents of the nearest density among which the control of one latent is drawn
 
@@ -126,8 +126,9 @@ class Intervention:
     """A change at some latents, without training.
 
     `zero`, `scale` (by `value`) and `set` (to `value`, in every image) act on codes; `mask` sets weights to zero, of
-    all classes or of the rows `classes` alone. No latents: nothing changes. Raises `ConfigError` for a value that the
-    kind lacks or does not read.
+    all classes or of the rows `classes` alone; `mean` does, and gives each class's bias what the latents gave it on
+    average (mean ablation: without it, a class loses what speaks for it everywhere). No latents: nothing changes.
+    Raises `ConfigError` for a value that the kind lacks or does not read.
     """
 
     kind: Kind
@@ -148,7 +149,7 @@ class Intervention:
 
     def codes(self, codes: csr_array) -> csr_array:
         """Codes `[N, h]` after it; the given ones are not touched, and come back as they are where nothing changes."""
-        if not self.latents or self.kind == "mask":
+        if not self.latents or self.kind in ("mask", "mean"):
             return codes
         count = codes.shape[1]
         chosen = _flags(self.latents, count, "latents")
@@ -166,13 +167,21 @@ class Intervention:
 
     def weight(self, weight: np.ndarray) -> np.ndarray:
         """Probe weights `[C, h]` after it; the given ones are not touched."""
-        if not self.latents or self.kind != "mask":
+        if not self.latents or self.kind not in ("mask", "mean"):
             return weight
         columns = _flags(self.latents, weight.shape[1], "latents")
         rows = np.ones(len(weight), dtype=bool)
         if self.classes is not None:
             rows = _flags(self.classes, len(weight), "classes")
         return np.where(rows[:, None] & columns, np.zeros((), weight.dtype), weight)
+
+    def bias(self, weight: np.ndarray, bias: np.ndarray | None, means: np.ndarray) -> np.ndarray | None:
+        """The bias `[C]` after it; `weight`: the one before. `means` `[h]`: of the codes of training images."""
+        if not self.latents or self.kind != "mean":
+            return bias
+        chosen = _flags(self.latents, weight.shape[1], "latents")
+        given = weight[:, chosen] @ means[chosen]
+        return given if bias is None else bias + given
 
 
 def random_like(

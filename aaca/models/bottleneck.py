@@ -16,6 +16,7 @@ from aaca.models.classifier import Classifier
 from aaca.models.sae.base import SparseAutoencoder
 from aaca.models.zero_shot import ImageText
 from aaca.runtime.errors import DataError
+from aaca.runtime.files import atomic_path
 
 CHUNK = 2048  # vectors that are encoded at once
 
@@ -36,7 +37,8 @@ class Scaling:
     def save(self, file: Path) -> None:
         """Write a safetensors file."""
         numbers = torch.tensor([self.factor, float(self.unit)], dtype=torch.float64)
-        save_file({"offset": self.offset.float(), "numbers": numbers}, file)
+        with atomic_path(file) as temporary:
+            save_file({"offset": self.offset.float(), "numbers": numbers}, temporary)
 
     @classmethod
     def load(cls, file: Path) -> "Scaling":

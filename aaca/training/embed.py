@@ -46,16 +46,11 @@ def embed_table(
     extract_features(classifier, table, work, trainer, batch_size, label=label, every=every)
     if current().rank == 0:
         vectors = FeatureStore(work).embeddings
-        groups = table.frame["group"].to_numpy() if "group" in table.frame else None
+        groups = table.frame["group"].to_numpy()
         writer = EmbeddingWriter(folder / STORE, vectors.shape[1], dtype, about, shard_rows)
         for start in range(writer.done, len(table), ROWS):
             rows = slice(start, min(start + ROWS, len(table)))
-            writer.add(
-                np.asarray(vectors[rows]),
-                list(table.ids[rows]),
-                table.labels[rows],
-                None if groups is None else list(groups[rows]),
-            )
+            writer.add(np.asarray(vectors[rows]), list(table.ids[rows]), table.labels[rows], list(groups[rows]))
         writer.close()
     current().exchange("embedded")
 
@@ -89,7 +84,8 @@ def embed_tars(
     def flush() -> None:
         pixels = torch.stack(images).to(device).float().div_(255)
         vectors = classifier.embed(normalise(pixels, classifier.mean, classifier.std))[0]
-        write_json(listed, {"refused": refused, "before": before})
+        trailing = [seen] * (len(refused) - len(before))  # behind the last image
+        write_json(listed, {"refused": refused, "before": before + trailing})
         writer.add(vectors.float().cpu().numpy(), keys)
         keys.clear()
         images.clear()

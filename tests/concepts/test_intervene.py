@@ -251,3 +251,20 @@ def test_zeroing_the_planted_background_lifts_the_worst_group_and_a_random_choic
         control = random_like(chosen, range(34), seed)
         assert worst(control.latents) < before + 0.05
     assert worst(by_name(names, "songbird", "duck").latents) < before  # the bird is what it should look at
+
+
+def test_mean_ablation_takes_what_varies_and_leaves_the_average():
+    rng = np.random.default_rng(0)
+    dense = np.maximum(rng.normal(size=(40, 6)), 0).astype(np.float32)
+    weight, bias, off = rng.normal(size=(3, 6)), rng.normal(size=3), (1, 4)
+    act = Intervention("mean", off)
+    ablated = dense.copy()
+    ablated[:, off] = dense[:, off].mean(axis=0)  # as if every image showed them as strongly as the average one
+    expected = ablated @ weight.T + bias
+    changed = act.bias(weight, bias, dense.mean(axis=0))
+    found = act.codes(csr_array(dense)) @ act.weight(weight).T + changed
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert np.abs(expected - (dense @ weight.T + bias)).max() > 0.1
+    np.testing.assert_allclose(expected.mean(axis=0), (dense @ weight.T + bias).mean(axis=0), atol=1e-6)
+    assert Intervention("zero", off).bias(weight, bias, dense.mean(axis=0)) is bias
+    np.testing.assert_allclose(act.bias(weight, None, dense.mean(axis=0)), changed - bias)

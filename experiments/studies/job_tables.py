@@ -1,0 +1,95 @@
+"""`python -m experiments.studies.job_tables ROOT/JOB NAME FOLDER`: the tables NAME.csv of a job's runs as one.
+
+One row a configuration (what varies between the runs, but for the seed) and a row of their tables: mean and standard
+deviation over seeds. Written to FOLDER/NAME.csv, and into FOLDER/README.md below `<!-- NAME -->`.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from aaca.runtime.files import atomic_path, write_text
+from aaca.runtime.trial import IMMATERIAL
+
+TABLE_END = "<!-- end -->"
+
+
+def runs(root: Path, name: str) -> pd.DataFrame:
+    """All rows of all tables, with the settings that vary. Raises `SystemExit` where there is none."""
+    files = sorted(root.glob(f"*/{name}.csv"))
+    if not files:
+        raise SystemExit(f"{root}: no run with {name}.csv; expected folders with it below {root}")
+    settings = [dict(_flat(yaml.safe_load((file.parent / "config.yaml").read_text()))) for file in files]
+    keys = sorted({key for setting in settings for key in setting})
+    varying = [key for key in keys if len({str(setting.get(key)) for setting in settings}) > 1 and _counts(key)]
+    frames = []
+    for file, setting in zip(files, settings, strict=True):
+        said = " ".join(f"{key}={_short(setting.get(key))}" for key in varying)
+        frames.append(pd.read_csv(file).assign(setting=said))
+    return pd.concat(frames, ignore_index=True)
+
+
+def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
+    """Mean and standard deviation a setting and row."""
+    frame = frame.drop(columns=[name for name in ("seed", "folder", "content") if name in frame])
+    texts = [name for name in frame.columns if not pd.api.types.is_numeric_dtype(frame[name])]
+    groups = frame.groupby(texts, sort=False)
+    numbers = [name for name in frame.columns if name not in texts]
+    found = groups[numbers].agg(["mean", "std"])
+    found.columns = [name if kind == "mean" else f"{name}_sd" for name, kind in found.columns]
+    found.insert(0, "runs", groups.size())
+    return found.reset_index().round(4)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """Means ± standard deviations."""
+    shown = [name for name in table.columns if not name.endswith("_sd")]
+    lines = ["| " + " | ".join(shown) + " |", "|" + "---|" * len(shown)]
+    for row in table.to_dict("records"):
+        lines.append("| " + " | ".join(_cell(row, str(name)) for name in shown) + " |")
+    return "\n".join(lines)
+
+
+def _cell(row: dict[Any, Any], name: str) -> str:
+    value, spread = row[name], row.get(f"{name}_sd")
+    if not isinstance(value, float):
+        return str(value)
+    text = f"{value:.3f}"
+    return text if spread is None or pd.isna(spread) or not spread else f"{text} ± {spread:.3f}"
+
+
+def _flat(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield from _flat(value, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, node
+
+
+def _counts(key: str) -> bool:
+    return key != "seed" and key.partition(".")[0] not in IMMATERIAL
+
+
+def _short(value: Any) -> str:
+    return str(value).rpartition(".")[2] if isinstance(value, str) and value.startswith("aaca.") else str(value)
+
+
+def main(root: str, name: str, folder: str) -> None:
+    """See the module."""
+    table = over_seeds(runs(Path(root), name))
+    with atomic_path(Path(folder) / f"{name}.csv") as temporary:
+        table.to_csv(temporary, index=False)
+    page = Path(folder) / "README.md"
+    text, mark = page.read_text(encoding="utf-8"), f"<!-- {name} -->"
+    before, _, after = text.partition(mark)
+    _, _, rest = after.partition(TABLE_END)
+    write_text(page, f"{before}{mark}\n{markdown(table)}\n{TABLE_END}{rest}")
+    print(markdown(table))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -28,6 +28,13 @@ def test_an_architecture_that_open_clip_lacks():
         ClipModel("embedded:clop")
 
 
+@pytest.mark.parametrize("name", ["RN50", "ViT-B-16", "ViT-L-14"])
+def test_an_activation_that_the_weights_were_not_trained_with_is_refused(name):
+    with pytest.raises(ConfigError, match=rf"clip.model: {name} has GELU.*nearest valid: {name}-quickgelu"):
+        ClipModel(name, "openai")
+    assert ClipModel(f"{name}-quickgelu", "openai").model == f"{name}-quickgelu"
+
+
 def test_an_architecture_needs_weights_and_a_folder_has_its_own(tmp_path):
     with pytest.raises(ConfigError, match=r"^clip\.pretrained: missing for RN50; valid: openai, .*or a file$"):
         ClipModel("RN50")
@@ -48,7 +55,8 @@ def test_the_fingerprint_follows_files_tag_size_and_templates(tmp_path):
     (folder / "open_clip_model.safetensors").write_bytes(b"1")
     file.write_bytes(b"1")
     found = [ClipModel(str(folder)), ClipModel(str(folder), image_size=64), ClipModel(str(folder), templates=["{}"])]
-    found += [ClipModel("RN50", pretrained=tag) for tag in ("openai", "yfcc15m", str(file))]
+    found += [ClipModel("RN50-quickgelu", pretrained="openai")]
+    found += [ClipModel("RN50", pretrained=tag) for tag in ("yfcc15m", str(file))]
     prints = [json.dumps(model.fingerprint()) for model in found]
     (folder / "open_clip_model.safetensors").write_bytes(b"2")
     file.write_bytes(b"2")

@@ -4,7 +4,7 @@ from itertools import permutations
 
 import numpy as np
 from scipy.sparse import csr_array
-from scipy.stats import mannwhitneyu
+from scipy.stats import hypergeom, mannwhitneyu
 
 from aaca.concepts.concept_sets import ConceptKind
 from aaca.discover.concepts.vocabulary import Vocabulary
@@ -52,13 +52,13 @@ class SaeConcepts(Rival):
             if wrong.sum() < self.least or not right.any():
                 continue
             at_home, at_rival = (train[findings.train_labels == one].mean(axis=0) for one in (label, rival))
+            failures, successes = (audit[rows].tocsc() for rows in (wrong, right))
             for column in np.flatnonzero(at_rival > at_home):
-                high, low = audit[wrong, column], audit[right, column]
-                if high.any():
-                    found = mannwhitneyu(high, low, alternative="greater")
+                high, low = (part[:, [column]].toarray()[:, 0] for part in (failures, successes))
+                if high.any() or low.any():  # a choice by failures alone would make the tests too sure
                     cases.append((label, rival, names[column]))
-                    scores.append(2 * float(found.statistic) / (len(high) * len(low)) - 1)
-                    tests.append(float(found.pvalue))
+                    for found, value in zip((scores, tests), stronger(high, low), strict=True):
+                        found.append(value)
         kept = significant(np.asarray(tests), self.q)
         return [
             Suspect(findings.classes[label], findings.classes[rival], name, kinds.get(name, "object"), score)
@@ -67,12 +67,25 @@ class SaeConcepts(Rival):
         ]
 
 
-def by_name(codes: csr_array, of: list[str], names: list[str]) -> np.ndarray:
-    """How strongly images `[N]` show each of `names`: the sum over the latents called so, `[N, names]`."""
+def by_name(codes: csr_array, of: list[str], names: list[str]) -> csr_array:
+    """How strongly images `[N]` show each of `names`: the sum over the latents called so, CSR `[N, names]`."""
     columns = {name: column for column, name in enumerate(names)}
     ones = np.ones(len(of), dtype=np.float32)
     called = csr_array((ones, (np.arange(len(of)), [columns[name] for name in of])), shape=(len(of), len(names)))
-    return np.asarray((codes @ called).todense())
+    return csr_array(codes @ called)
+
+
+def stronger(high: np.ndarray, low: np.ndarray) -> tuple[float, float]:
+    """(Cliff's δ, one-sided p-value) of strengths `[N]` over strengths `[M]`, not all of them zero.
+
+    Where most are zero, the rank test's normal approximation is far too sure: how many are above zero must say so too,
+    by Fisher's exact test.
+    """
+    found = mannwhitneyu(high, low, alternative="greater")
+    p, total, shown = float(found.pvalue), len(high) + len(low), np.count_nonzero(high) + np.count_nonzero(low)
+    if 2 * shown < total:
+        p = max(p, float(hypergeom.sf(np.count_nonzero(high) - 1, total, shown, len(high))))
+    return 2 * float(found.statistic) / (len(high) * len(low)) - 1, p
 
 
 def significant(p_values: np.ndarray, q: float) -> np.ndarray:

@@ -26,7 +26,8 @@ def check_feasible(options: DebugConfig) -> None:
     if options.discovery is not None and not options.discovers:
         raise ConfigError(
             "discovery: given, but nothing reads it; expected prompts=concept_sets without a file, as in method=aaca, "
-            "or concept_images=found, as in method=concept_distillation"
+            "or concept_images=found, as in method=concept_distillation, or what is blamed switched off, as in "
+            "method=bottleneck"
         )
     source = options.debugset.candidates
     recipes = options.prompts is not None and options.prompts.has_recipes

@@ -85,7 +85,6 @@ class SaeConfig:
     """One run of `features`, `sae`, `name`, `bottleneck`, `explain` or `intervene`."""
 
     dataset: object
-    clip: ClipModel | None
     trainer: TrainerSpec
     resume: ResumeSpec
     paths: PathsConfig
@@ -97,6 +96,7 @@ class SaeConfig:
     probe: ProbeSpec
     explain: ExplainConfig
     intervene: InterveneConfig
+    clip: ClipModel | None = None
     model: ClassifierSource | None = None
 
     def __post_init__(self) -> None:

@@ -15,7 +15,7 @@ from aaca.concepts.naming_check import agreement, judge_names, purity
 from aaca.data.benchmark import Benchmark, BenchmarkSource
 from aaca.data.synthetic_sparse import SyntheticSparse
 from aaca.data.webdataset_tars import Tars
-from aaca.evaluate.bottleneck import accuracy_at_nec, anec, coverage, group_outcome, ncc, nec, zero_counts
+from aaca.evaluate.bottleneck import anec, coverage, group_outcome, ncc, nec, zero_counts
 from aaca.evaluate.sparse import mcc, mmcs, recovered_share, uniqueness
 from aaca.runtime.config import load_config
 from aaca.runtime.files import atomic_path, ensure_writable, read_json, write_json
@@ -24,7 +24,6 @@ from aaca.runtime.run_folder import claim
 from aaca.runtime.seeding import purpose_seed
 from aaca.runtime.stages import Stage, StageCache
 from aaca.runtime.trial import Trial
-from aaca.training.sparse_probe import path
 
 from .debug_config import without_size_presets
 from .sae_config import SaeConfig
@@ -168,19 +167,13 @@ class SaeRun:
         self.options.benchmark()
         saes = self.stages.saes(self.options.naming)
         probe_stage = self.stages.probe(saes, self.options.probe)
-        train = self.stages.codes(saes, "train")[1]
         found: dict[str, Any] = {}
         weight, bias = load_probe(probe_stage).raw()
-        benchmark = self._benchmark()
         for split in ("audit", "test"):
             codes = self.stages.codes(saes, split)[1]
             found |= {f"{split}_{name}": value for name, value in self.outcome(split, codes, weight, bias).items()}
-        test = self.stages.codes(saes, "test")[1]
+        test, at = self.stages.codes(saes, "test")[1], self.stages.at_nec(saes, TARGETS)
         if self.first:
-            labels = benchmark.split("train").labels
-            probes = path(train, labels, len(benchmark.classes), nec_limit=max(TARGETS))
-            possible = [target for target in TARGETS if nec(probes[-1].weight) >= target]
-            at = _at_nec(probes, possible, test, benchmark.split("test").labels)
             found |= {"nec": nec(weight), "ncc_95": ncc(test, weight), "anec": anec(at) if at else float("nan")}
             found |= {"coverage_95": coverage(test, weight, 0.95, "absolute", "predicted", bias)}
             found |= {f"accuracy_at_{target}": value for target, value in at.items()}
@@ -243,14 +236,6 @@ class SaeRun:
             for row in frame.itertuples(index=False):
                 table.add_row(*(_text(value) for value in row))
         self.console.print(table, markup=False)
-
-
-def _at_nec(probes: list[Any], targets: list[int], codes: Any, labels: np.ndarray) -> dict[float, float]:
-    if not targets:
-        return {}
-    weights = [probe.weight for probe in probes]
-    biases = [probe.bias for probe in probes]
-    return accuracy_at_nec(weights, biases, codes, labels, targets, probes[0].mean, probes[0].scale)
 
 
 def ground_truth(benchmark: Benchmark) -> pd.DataFrame | None:

@@ -22,6 +22,7 @@ from aaca.data.embeddings import EmbeddingStore, StoreView
 from aaca.data.synthetic_sparse import SyntheticSparse
 from aaca.data.webdataset_tars import Tars
 from aaca.discover.concepts.vocabulary import Vocabulary
+from aaca.evaluate.bottleneck import accuracy_at_nec, nec
 from aaca.evaluate.sparse import SparseMetrics
 from aaca.models.bottleneck import Scaling, encode_sparse
 from aaca.models.bottleneck import without as off
@@ -30,7 +31,7 @@ from aaca.models.sae import exchange
 from aaca.models.sae.base import Known, SparseAutoencoder
 from aaca.models.zero_shot import ClipModel, ZeroShot
 from aaca.runtime.config import identity
-from aaca.runtime.errors import ConfigError
+from aaca.runtime.errors import ConfigError, nearest
 from aaca.runtime.files import read_json, write_json
 from aaca.runtime.ranks import current
 from aaca.runtime.seeding import purpose_seed
@@ -40,7 +41,7 @@ from aaca.training.fit_sae import SaeJob, SaeRecipe, fit_saes
 from aaca.training.probes import ProbeSpec
 from aaca.training.resume import ResumeSpec
 from aaca.training.sae_align import AlignToWords
-from aaca.training.sparse_probe import Probe
+from aaca.training.sparse_probe import Probe, path
 from aaca.training.trainer import TrainerSpec
 from aaca.world.language import with_article
 
@@ -54,7 +55,7 @@ NAMES, CSV, DUPLICATES, CHECK, STABILITY = (
     "check.parquet",
     "stability.json",
 )
-CODES, PROBE = "codes.npz", "probe"
+CODES, PROBE, BY_NEC = "codes.npz", "probe", "accuracy.json"
 SAMPLE = 20_000  # vectors that starts are drawn from
 MEASURED = 4096  # vectors that are encoded at once
 
@@ -134,6 +135,11 @@ class SaeStages:
     def learnt_from(self) -> tuple[list[str], list[EmbeddingStore]]:
         """(keys, stores) of the splits that the autoencoder learns from."""
         splits = list(self.splits) if isinstance(self.source, Benchmark) else ["all"]
+        if isinstance(self.source, Benchmark):
+            known = sorted(set(self.source.table.frame["split"]))
+            for split in splits:
+                if split not in known:
+                    raise ConfigError(f"features.splits: {split!r}; {nearest(split, known)}")
         keys, stores = zip(*(self.store(split) for split in splits), strict=True)
         return list(keys), list(stores)
 
@@ -168,7 +174,7 @@ class SaeStages:
             worth = []
             for number, sae in enumerate(saes):
                 exchange.save(sae.cpu().eval(), folder / str(number))
-                metrics = SparseMetrics(known.dim, sae.latents)
+                metrics = SparseMetrics(known.dim, sae.latents, sync_on_compute=False)  # rank 0 is alone here
                 with torch.no_grad():
                     for start in range(0, source.n, MEASURED):
                         rows = np.arange(start, min(start + MEASURED, source.n))
@@ -355,6 +361,26 @@ class SaeStages:
 
         inputs = {"codes": key, "probe": identity(spec), "seed": seed, "without": sorted(without)}
         return self.cache.stage("probe", inputs, make, f"without {len(without)}" if without else "")
+
+    def at_nec(self, saes: Stage, targets: Sequence[int]) -> dict[float, float]:
+        """Accuracy on test at those of the targets (NEC) that the path of probes on train reaches; of any probe= one.
+
+        A stage of its own, since a path is many fits.
+        """
+        assert isinstance(self.source, Benchmark)
+        benchmark = self.source
+        (train_key, train), (test_key, test) = (self.codes(saes, split) for split in ("train", "test"))
+
+        def make(folder: Path) -> None:
+            probes = path(train, benchmark.split("train").labels, len(benchmark.classes), nec_limit=max(targets))
+            weights, biases = [probe.weight for probe in probes], [probe.bias for probe in probes]
+            reached = [target for target in targets if nec(weights[-1]) >= target]
+            labels, first = benchmark.split("test").labels, probes[0]
+            found = accuracy_at_nec(weights, biases, test, labels, reached, first.mean, first.scale) if reached else {}
+            write_json(folder / BY_NEC, {"accuracy": [[target, found[target]] for target in reached]})
+
+        stage = self.cache.stage("at_nec", {"train": train_key, "test": test_key, "targets": list(targets)}, make)
+        return {target: accuracy for target, accuracy in read_json(stage.folder / BY_NEC)["accuracy"]}
 
 
 class _Rows:

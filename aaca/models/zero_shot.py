@@ -96,7 +96,7 @@ def _check_architecture(model: str, pretrained: str | None) -> None:
         tags = open_clip.list_pretrained_tags_by_model(model)
         raise ConfigError(f"clip.pretrained: missing for {model}; valid: {', '.join(tags)}, or a file")
     known = open_clip.get_pretrained_cfg(model, pretrained)
-    trained_quick = bool(known.get("quick_gelu", False)) or pretrained == "openai"
+    trained_quick = bool(known.get("quick_gelu", False))
     built_quick = bool((open_clip.get_model_config(model) or {}).get("quick_gelu", False))
     if known and trained_quick != built_quick:  # open_clip only warns, and every embedding would be slightly wrong
         other = f"{model}-quickgelu" if trained_quick else model.removesuffix("-quickgelu")

@@ -17,7 +17,7 @@ from aaca.models.sae import exchange
 from aaca.models.sae.base import SparseAutoencoder
 from aaca.models.zero_shot import ClipModel
 from aaca.repair.base import Repair, RepairContext
-from aaca.runtime.errors import AacaError
+from aaca.runtime.errors import AacaError, ConfigError
 from aaca.runtime.files import write_json
 from aaca.runtime.ranks import current
 from aaca.runtime.seeding import purpose_seed
@@ -55,7 +55,7 @@ class BottleneckRepair(Repair):
 
     Args:
         switch_off: found (what concept sets blame) | none (a control: the bottleneck as it is) | random (another: as
-            many other live concepts).
+            many live concepts, any of them).
         refit: fit the layer without the concepts that are off, so that it does not count on them; else only zero them.
 
     """
@@ -94,7 +94,7 @@ class BottleneckRepair(Repair):
             with torch.no_grad():
                 classifier.bottleneck.keep[list(off.latents)] = 0.0
             classifier.save(folder / WEIGHTS)
-            weight = probe.raw()[0]
+            weight = probe.raw()[0][:, classifier.bottleneck.keep.numpy() > 0]
             report = {
                 "off": sorted({given.names[latent] for latent in off.latents}),
                 "latents_off": list(off.latents),
@@ -108,7 +108,10 @@ class BottleneckRepair(Repair):
         return dict(current().share(summary))
 
     def chosen(self, given: ConceptModel, seed: int) -> Selection:
-        """The latents that are switched off. Raises `AacaError` where the sets blame nothing."""
+        """The latents that are switched off.
+
+        Raises `AacaError` where the sets blame nothing, `ConfigError` where no others are left to draw.
+        """
         if self.switch_off == "none":
             return Selection.of([])
         assert given.sets is not None
@@ -121,7 +124,14 @@ class BottleneckRepair(Repair):
             raise AacaError("repair: no live concept bears a blamed name; expected another discovery= or sae=")
         for name in found.missing:
             log.warning("no latent is called %r: it cannot be switched off", name)
-        return found if self.switch_off == "found" else random_like(found, live, purpose_seed(seed, "random") % 2**31)
+        if self.switch_off == "found":
+            return found
+        if len(live) < 2 * len(found.latents):
+            raise ConfigError(
+                f"repair.switch_off: random, but of {len(live)} live concepts {len(found.latents)} bear a blamed name; "
+                "expected at most half, as with a smaller discovery.most"
+            )
+        return random_like(found, live, purpose_seed(seed, "random") % 2**31)
 
     def restored(
         self, model: ClassifierSource, n_classes: int, recipe: Recipe, folder: Path, clip: ClipModel | None

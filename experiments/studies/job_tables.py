@@ -1,11 +1,14 @@
 """`python -m experiments.studies.job_tables ROOT/JOB NAME FOLDER`: the tables NAME.csv of a job's runs as one.
 
+ROOT may be a pattern, in quotes.
+
 One row a configuration (what varies between the runs, but for the seed) and a row of their tables: mean and standard
 deviation over seeds. Written to FOLDER/NAME.csv, and into FOLDER/README.md below `<!-- NAME -->`.
 """
 
 import sys
 from collections.abc import Iterator
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +21,9 @@ from aaca.runtime.trial import IMMATERIAL
 TABLE_END = "<!-- end -->"
 
 
-def runs(root: Path, name: str) -> pd.DataFrame:
+def runs(root: str, name: str) -> pd.DataFrame:
     """All rows of all tables, with the settings that vary. Raises `SystemExit` where there is none."""
-    files = sorted(root.glob(f"*/{name}.csv"))
+    files = sorted(Path(file) for file in glob(f"{root}/*/{name}.csv"))  # noqa: PTH207
     if not files:
         raise SystemExit(f"{root}: no run with {name}.csv; expected folders with it below {root}")
     settings = [dict(_flat(yaml.safe_load((file.parent / "config.yaml").read_text()))) for file in files]
@@ -28,7 +31,7 @@ def runs(root: Path, name: str) -> pd.DataFrame:
     varying = [key for key in keys if len({str(setting.get(key)) for setting in settings}) > 1 and _counts(key)]
     frames = []
     for file, setting in zip(files, settings, strict=True):
-        said = " ".join(f"{key}={_short(setting.get(key))}" for key in varying)
+        said = " ".join(_said(key, setting[key]) for key in varying if setting.get(key) is not None)
         frames.append(pd.read_csv(file).assign(setting=said))
     return pd.concat(frames, ignore_index=True)
 
@@ -74,13 +77,15 @@ def _counts(key: str) -> bool:
     return key != "seed" and key.partition(".")[0] not in IMMATERIAL
 
 
-def _short(value: Any) -> str:
-    return str(value).rpartition(".")[2] if isinstance(value, str) and value.startswith("aaca.") else str(value)
+def _said(key: str, value: Any) -> str:
+    if key.endswith("_target_"):
+        return str(value).rpartition(".")[2]
+    return f"{key.rpartition('.')[2]}={value}"
 
 
 def main(root: str, name: str, folder: str) -> None:
     """See the module."""
-    table = over_seeds(runs(Path(root), name))
+    table = over_seeds(runs(root, name))
     with atomic_path(Path(folder) / f"{name}.csv") as temporary:
         table.to_csv(temporary, index=False)
     page = Path(folder) / "README.md"

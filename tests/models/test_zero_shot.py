@@ -55,8 +55,8 @@ def test_the_fingerprint_follows_files_tag_size_and_templates(tmp_path):
     (folder / "open_clip_model.safetensors").write_bytes(b"1")
     file.write_bytes(b"1")
     found = [ClipModel(str(folder)), ClipModel(str(folder), image_size=64), ClipModel(str(folder), templates=["{}"])]
-    found += [ClipModel("RN50-quickgelu", pretrained="openai")]
-    found += [ClipModel("RN50", pretrained=tag) for tag in ("yfcc15m", str(file))]
+    found += [ClipModel("RN50-quickgelu", pretrained=tag) for tag in ("openai", "yfcc15m")]
+    found += [ClipModel("RN50", pretrained=str(file))]
     prints = [json.dumps(model.fingerprint()) for model in found]
     (folder / "open_clip_model.safetensors").write_bytes(b"2")
     file.write_bytes(b"2")

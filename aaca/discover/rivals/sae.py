@@ -45,7 +45,8 @@ class SaeConcepts(Rival):
         audit, train = (
             by_name(codes, findings.named.names, names) for codes in (findings.named.audit, findings.named.train)
         )
-        cases, scores, tests = [], [], []
+        cases: list[tuple[int, int, str]] = []
+        found: list[tuple[float, float]] = []
         for label, rival in permutations(range(len(findings.classes)), 2):
             own = findings.labels == label
             right, wrong = (own & (findings.predictions == said) for said in (label, rival))
@@ -57,12 +58,11 @@ class SaeConcepts(Rival):
                 high, low = (part[:, [column]].toarray()[:, 0] for part in (failures, successes))
                 if high.any() or low.any():  # a choice by failures alone would make the tests too sure
                     cases.append((label, rival, names[column]))
-                    for found, value in zip((scores, tests), stronger(high, low), strict=True):
-                        found.append(value)
-        kept = significant(np.asarray(tests), self.q)
+                    found.append(stronger(high, low))
+        kept = significant(np.asarray([p for _, p in found]), self.q)
         return [
             Suspect(findings.classes[label], findings.classes[rival], name, kinds.get(name, "object"), score)
-            for (label, rival, name), score, is_kept in zip(cases, scores, kept, strict=True)
+            for (label, rival, name), (score, _), is_kept in zip(cases, found, kept, strict=True)
             if is_kept and score >= self.effect
         ]
 

@@ -10,7 +10,7 @@ def job(trial: Trial) -> None:
     """Make the stages that this needs, write its tables and print them."""
     from .sae_run import SaeRun  # heavy imports wait until there is something to do
 
-    SaeRun(trial).explain()
+    SaeRun(trial, labels=True, text=True).explain()
 
 
 def main() -> int:

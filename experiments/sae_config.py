@@ -1,13 +1,16 @@
 """The schema of the jobs around sparse autoencoders: what `conf/sae_base.yaml` and theirs compose to, as types."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from aaca.concepts.intervene import Intervention
 from aaca.data.benchmark import BenchmarkSource
 from aaca.data.synthetic_sparse import SyntheticSparse
 from aaca.data.webdataset_tars import Tars
+from aaca.evaluate.dashboard import Dashboard
 from aaca.models.classifier import ClassifierSource
 from aaca.models.zero_shot import ClipModel
 from aaca.runtime.errors import ConfigError
@@ -15,9 +18,11 @@ from aaca.training.fit_sae import SaeRecipe
 from aaca.training.probes import ProbeSpec
 from aaca.training.resume import ResumeSpec
 from aaca.training.trainer import TrainerSpec
+from aaca.world.shipped import MODELS
 
 from .debug_config import PathsConfig
 from .naming_config import NamingConfig
+from .trained_config import TrainedConfig
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -35,6 +40,14 @@ class FeaturesConfig:
     dtype: Literal["float16", "float32"] = "float16"
     batch_size: Count = 128
     shard_rows: Count = 100_000
+
+    def __post_init__(self) -> None:
+        """Raise `ConfigError` on splits that are there twice or are not to be learnt from."""
+        for split in self.splits:
+            if split.startswith("test"):
+                raise ConfigError(f"features.splits: {split!r}; no autoencoder learns from test; expected train, pool")
+            if self.splits.count(split) > 1:
+                raise ConfigError(f"features.splits: {split!r} is there twice; expected each split once")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +82,9 @@ class InterveneConfig:
 
     def chosen(self) -> str:
         """The one way that is given. Raises `ConfigError` where none or several are."""
+        Intervention(self.kind, (), self.value)  # says what is wrong with them
+        if self.sets is not None and not Path(self.sets).is_file():
+            raise ConfigError(f"intervene.sets: no file {self.sets}; expected a concept_sets.yaml")
         given = [name for name in ("names", "latents", "text", "sets") if getattr(self, name)]
         if len(given) != 1:
             raise ConfigError(
@@ -97,6 +113,9 @@ class SaeConfig:
     explain: ExplainConfig
     intervene: InterveneConfig
     clip: ClipModel | None = None
+    logger: Dashboard
+    trained: TrainedConfig
+    export: Literal["none", "dncbm", "saelens", "dictionary_learning"]
     model: ClassifierSource | None = None
 
     def __post_init__(self) -> None:
@@ -109,6 +128,11 @@ class SaeConfig:
             raise ConfigError("clip: missing, and features.of=clip needs it; choose one: clip=tiny")
         if (self.features.of == "model") != (self.model is not None):
             raise ConfigError("features.of: model and model= go together; expected both or neither")
+        if self.model is not None and not any(getattr(self.model, name, None) for name in ("pretrained", "checkpoint")):
+            raise ConfigError(
+                "model: its weights are random, and so would the vectors be; expected model.pretrained=true or "
+                "model.checkpoint, as model=small_vit_mae has it"
+            )
 
     def benchmark(self) -> BenchmarkSource:
         """The dataset, where labels are needed. Raises `ConfigError` on one without."""
@@ -125,5 +149,10 @@ class SaeConfig:
             raise ConfigError(
                 "features.of: only latents of an image-text model's vectors can be named by words; expected clip, and "
                 "a dataset of images"
+            )
+        if self.naming.vocabulary is None and not Path(self.clip.model).is_relative_to(MODELS):
+            raise ConfigError(
+                "naming.vocabulary: missing; the words that ship are of the embedded world; expected a text file, a "
+                "word a line (DN-CBM: the 20,000 of CLIP-Dissect, with naming.templates=[{}])"
             )
         return self.clip

@@ -1,5 +1,6 @@
 """The job `explain`: what a bottleneck looks at, as tables, figures and a page."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,6 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
 
-from aaca.concepts.naming import best_words
 from aaca.data.benchmark import Benchmark
 from aaca.evaluate.bottleneck import nec, predict
 from aaca.evaluate.explain import (
@@ -26,12 +26,15 @@ from aaca.evaluate.explain_figures import (
 )
 from aaca.evaluate.explain_page import Explanations, pick_rows, write_explanations
 from aaca.evaluate.explain_sets import agnosticity, meta_clusters
+from aaca.runtime.errors import DataError
 from aaca.runtime.files import atomic_path
 from aaca.runtime.seeding import purpose_seed
 from aaca.training.sparse_probe import Probe
 
 from .sae_config import SaeConfig
 
+log = logging.getLogger(__name__)
+UNNAMED = "(unnamed)"
 EXAMPLES = 9  # images beside a class's bars
 SHOWN = ("audit", "pool")  # splits that task agnosticity compares: test is for scores alone
 
@@ -43,9 +46,10 @@ def explain(
     codes: dict[str, csr_array],
     probe: Probe,
     names: pd.DataFrame,
+    best: list[str],
 ) -> None:
     """Write everything for the audit images; task agnosticity compares audit with pool."""
-    table, words = benchmark.split("audit"), best_words(names)
+    table, words = benchmark.split("audit"), [word or UNNAMED for word in best]
     shown = codes["audit"]
     weight, bias = probe.raw()
     seed = purpose_seed(options.seed, "explain") % 2**31
@@ -68,8 +72,11 @@ def explain(
     }
     clusters = None
     if options.explain.clusters:
-        clusters = meta_clusters(shown, words, options.explain.clusters, top=top, seed=seed)
-        found |= {"cluster_words": clusters.words, "cluster_members": clusters.members}
+        try:
+            clusters = meta_clusters(shown, words, options.explain.clusters, top=top, seed=seed)
+            found |= {"cluster_words": clusters.words, "cluster_members": clusters.members}
+        except DataError as error:
+            log.warning("no clusters are shown: %s; fewer of them may help (explain.clusters)", error)
     for name, frame in found.items():
         with atomic_path(folder / f"{name}.parquet") as temporary:
             frame.to_parquet(temporary, index=False)

@@ -10,7 +10,7 @@ from scipy.sparse import csr_array
 from aaca.concepts.concept_sets import ConceptSets
 from aaca.concepts.intervene import Intervention, Selection, by_concepts, by_ids, by_name, by_text, random_like
 from aaca.concepts.vocab_store import VocabStore
-from aaca.runtime.errors import ConfigError
+from aaca.runtime.errors import ConfigError, nearest
 from aaca.runtime.stages import Stage
 from aaca.training.sparse_probe import Probe
 
@@ -22,13 +22,17 @@ if TYPE_CHECKING:
 
 
 def intervene(run: "SaeRun", saes: Stage, names: Stage, probe: Stage) -> pd.DataFrame:
-    """A row an intervention: as it is, switched off, refitted without, and controls of as many random live concepts."""
+    """A row an intervention: as it is, switched off, refitted without, and controls of as many random live concepts.
+
+    On audit, where one chooses, and on test, where one looks once.
+    """
     options = run.options.intervene
     frame, words = load_names(names)
     atoms = load_sae(saes.folder)[0].atoms.detach().numpy()
     chosen = selected(options, words, atoms, names.folder / "vocabulary", run._benchmark().classes)
     trained = run.stages.codes(saes, "train")[1]
-    seen = run.stages.codes(saes, "test")[1], np.asarray(trained.mean(axis=0)).ravel()
+    shown = {split: run.stages.codes(saes, split)[1] for split in ("audit", "test")}
+    seen = shown, np.asarray(trained.mean(axis=0)).ravel()
     first = load_probe(probe)
     density = frame[frame["rank"] == 1]["density"].to_numpy(dtype=float)
     live = np.flatnonzero(density > 0)
@@ -76,16 +80,16 @@ def selected(
             found = found | one
         return found
     vocab = VocabStore.load(vocabulary)
-    against = None if not options.against else np.stack([_vector(vocab, word) for word in options.against])
+    against = None if not options.against else np.stack([_vector(vocab, word, "against") for word in options.against])
     found = Selection.of([])
     for word in options.text or []:
-        found = found | by_text(atoms, _vector(vocab, word), words, options.least_cosine, against=against)
+        found = found | by_text(atoms, _vector(vocab, word, "text"), words, options.least_cosine, against=against)
     return found
 
 
-def _vector(vocab: VocabStore, word: str) -> np.ndarray:
+def _vector(vocab: VocabStore, word: str, key: str) -> np.ndarray:
     if word not in vocab.words:
-        raise ConfigError(f"intervene.text: {word!r} is not in the vocabulary; expected one of its words")
+        raise ConfigError(f"intervene.{key}: {word!r} is not in the vocabulary; {nearest(word, vocab.words)}")
     return np.asarray(vocab.vectors[vocab.words.index(word)])
 
 
@@ -93,12 +97,16 @@ def _row(
     run: "SaeRun",
     name: str,
     chosen: Selection,
-    codes: csr_array,
+    codes: dict[str, csr_array],
     means: np.ndarray,
     probe: Probe,
     options: InterveneConfig,
 ) -> dict[str, Any]:
     act = Intervention(options.kind, chosen.latents, options.value)
     weight, bias = probe.raw()
-    changed = act.codes(codes), act.weight(weight), act.bias(weight, bias, means)
-    return {"name": name, "latents": len(chosen.latents), **run.outcome("test", *changed)}
+    changed = act.weight(weight), act.bias(weight, bias, means)
+    found: dict[str, Any] = {"name": name, "latents": len(chosen.latents)}
+    for split, seen in codes.items():
+        numbers = run.outcome(split, act.codes(seen), *changed)
+        found |= {f"{split}_{key}": value for key, value in numbers.items() if key != "balanced_accuracy"}
+    return found

@@ -11,17 +11,18 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from aaca.concepts.naming import best_words
 from aaca.concepts.naming_check import agreement, judge_names, purity
 from aaca.data.benchmark import Benchmark, BenchmarkSource
 from aaca.data.synthetic_sparse import SyntheticSparse
 from aaca.data.webdataset_tars import Tars
 from aaca.evaluate.bottleneck import anec, coverage, group_outcome, ncc, nec, zero_counts
 from aaca.evaluate.sparse import mcc, mmcs, recovered_share, uniqueness
+from aaca.models.sae import exchange
 from aaca.runtime.config import load_config
 from aaca.runtime.files import atomic_path, ensure_writable, read_json, write_json
 from aaca.runtime.ranks import current
 from aaca.runtime.run_folder import claim
-from aaca.runtime.seeding import purpose_seed
 from aaca.runtime.stages import Stage, StageCache
 from aaca.runtime.trial import Trial
 
@@ -47,16 +48,28 @@ SHOWN = ("explained_variance", "l0_mean", "l0_median", "dead_share", "cosine", "
 
 
 class SaeRun:
-    """One job: the stages it needs, and its folder."""
+    """One job: the stages it needs, and its folder.
 
-    def __init__(self, trial: Trial) -> None:
+    What it cannot do without is looked at before any work: `labels`, `text` (an image-text model and its words), a
+    `choice` of what to switch off.
+    """
+
+    def __init__(self, trial: Trial, labels: bool = False, text: bool = False, choice: bool = False) -> None:
         self.options = load_config(without_size_presets(trial.config), SaeConfig)
+        if labels:
+            self.options.benchmark()
+        if text:
+            self.options.text()
+            self.options.naming.words(())
+        if choice:
+            self.options.intervene.chosen()
         self.folder = trial.path
         options = self.options
         self.cache = StageCache(Path(options.paths.root).absolute(), resume=options.resume.mode == "auto")
         ensure_writable(self.folder, "paths.root")
         dataset: Any = options.dataset
         claim(trial, dataset.fingerprint(), options.resume.force)
+        options.logger.begin(self.cache.root, trial.job, trial.overrides, trial.config)
         source, key = self._source()
         self.stages = SaeStages(
             cache=self.cache,
@@ -71,6 +84,8 @@ class SaeRun:
             dtype=options.features.dtype,
             batch_size=options.features.batch_size,
             shard_rows=options.features.shard_rows,
+            trained=options.trained,
+            loggers=options.logger.loop,
         )
         self.console = Console(width=None if sys.stdout.isatty() else 160)
 
@@ -119,8 +134,23 @@ class SaeRun:
         self._table("sae", pd.DataFrame(rows))
         if self.first:
             write_json(self.folder / ROUNDS, read_json(stage.folder / ROUNDS))
+            if self.options.export != "none":
+                self._export(stage)
             print(f"autoencoders: {stage.folder}")
         return stage
+
+    def _export(self, stage: Stage) -> None:
+        kind = self.options.export
+        for number in range(len(load_metrics(stage))):
+            sae, scaling = load_sae(stage.folder, number)
+            place = self.folder / f"{kind}_{number}"
+            if kind == "dncbm":
+                exchange.write_dncbm(sae, place.with_suffix(".pt"), scaling)
+            elif kind == "saelens":
+                exchange.write_saelens(sae, place, scaling)
+            else:
+                exchange.write_dictionary_learning(sae, place, scaling)
+            print(f"exported: {place}")
 
     def name(self) -> tuple[Stage, Stage]:
         """Job `name`: the latents' names; where ground truth is known, whether they are right."""
@@ -132,7 +162,7 @@ class SaeRun:
         pure = None
         if truth is not None:
             _, codes = self.stages.codes(stage, "audit")
-            best = load_names(names)[1]
+            best = best_words(load_names(names)[0])
             pure = judge_names(purity(codes, truth.to_numpy(), list(truth.columns)), best)
         if not self.first:
             return stage, names
@@ -158,13 +188,17 @@ class SaeRun:
             summary |= {"concepts_found": int(clear["concept"].nunique())}
             pure.sort_values("average_precision", ascending=False).to_csv(self.folder / "purity.csv", index=False)
         self._table("names", pd.DataFrame([summary]))
-        shown = live.sort_values("cosine", ascending=False)[["latent", "word", "cosine", "margin", "z", "density"]]
+        shown = live[live["named"]].sort_values("cosine", ascending=False)[
+            ["latent", "word", "cosine", "margin", "z", "density"]
+        ]
         self._print("the surest names", shown.head(12))
         return stage, names
 
     def bottleneck(self) -> tuple[Stage, Stage]:
-        """Job `bottleneck`: the probe, its accuracy, how sparse it is, and accuracy by sparsity."""
-        self.options.benchmark()
+        """Job `bottleneck`: the probe, its accuracy, how sparse it is, and accuracy by sparsity; also of a control.
+
+        The control reads as many random directions, as many of them on: what it can do is not the concepts' merit.
+        """
         saes = self.stages.saes(self.options.naming)
         probe_stage = self.stages.probe(saes, self.options.probe)
         found: dict[str, Any] = {}
@@ -173,10 +207,12 @@ class SaeRun:
             codes = self.stages.codes(saes, split)[1]
             found |= {f"{split}_{name}": value for name, value in self.outcome(split, codes, weight, bias).items()}
         test, at = self.stages.codes(saes, "test")[1], self.stages.at_nec(saes, TARGETS)
+        control = self.stages.at_nec(saes, TARGETS, at_random=True)
         if self.first:
-            found |= {"nec": nec(weight), "ncc_95": ncc(test, weight), "anec": anec(at) if at else float("nan")}
+            found |= {"nec": nec(weight), "ncc_95": ncc(test, weight), "anec": _anec(at), "anec_random": _anec(control)}
             found |= {"coverage_95": coverage(test, weight, 0.95, "absolute", "predicted", bias)}
             found |= {f"accuracy_at_{target}": value for target, value in at.items()}
+            found |= {f"random_at_{target}": value for target, value in control.items()}
             write_json(self.folder / "bottleneck.json", {**found, "zeros": _texts(zero_counts(weight))})
         self._table("bottleneck", pd.DataFrame([found]))
         return saes, probe_stage
@@ -194,7 +230,6 @@ class SaeRun:
 
     def explain(self) -> None:
         """Job `explain`: figures, tables and a page that say what the bottleneck looks at."""
-        self.options.benchmark()
         from .sae_explain import SHOWN as SHOWN_SPLITS
         from .sae_explain import explain
 
@@ -202,12 +237,10 @@ class SaeRun:
         probe = self.stages.probe(saes, self.options.probe)
         codes = {split: self.stages.codes(saes, split)[1] for split in SHOWN_SPLITS}
         if self.first:
-            explain(self.options, self.folder, self._benchmark(), codes, load_probe(probe), load_names(names)[0])
+            explain(self.options, self.folder, self._benchmark(), codes, load_probe(probe), *load_names(names))
 
     def intervene(self) -> None:
         """Job `intervene`: accuracy and worst group with concepts switched off, beside as many random ones."""
-        self.options.benchmark()
-        self.options.intervene.chosen()
         from .sae_intervene import intervene
 
         saes, names = self.name()
@@ -251,6 +284,11 @@ def ground_truth(benchmark: Benchmark) -> pd.DataFrame | None:
     return pd.DataFrame({name: seen for name, seen in found.items() if 0 < seen.sum() < len(seen)})
 
 
+def _anec(accuracies: dict[float, float]) -> float:
+    # published over 5 … 30: a mean over fewer is another number
+    return anec(accuracies) if len(accuracies) == len(TARGETS) else float("nan")
+
+
 def _build(dataset: BenchmarkSource, folder: Path) -> None:
     from .debug_run import build_benchmark
 
@@ -263,8 +301,3 @@ def _text(value: Any) -> str:
 
 def _texts(counts: Mapping[float, int]) -> dict[str, int]:
     return {f"{threshold:g}": count for threshold, count in counts.items()}
-
-
-def seed_of(options: SaeConfig, purpose: str) -> int:
-    """A stream of this run."""
-    return purpose_seed(options.seed, purpose) % 2**31

@@ -13,12 +13,15 @@ from omegaconf import OmegaConf
 import aaca.runtime.app  # noqa: F401  registers the resolver of run folders
 from aaca.runtime.cli import JOBS, options
 from aaca.runtime.config import load_config, plain
-from experiments.debug_config import DebugConfig
+from experiments.debug_config import DebugConfig, without_size_presets
+from experiments.sae_config import SaeConfig
+from tests.data.test_webdataset_tars import samples, write
 from tests.toys import picture_folder
 
 ROOT = Path(__file__).parent.parent
 GENERATION = ("generator", "prompts", "diffusion", "clip", "inversion", "filters")
 DISCOVERY = ("attribution", "concepts", "annotator", "discovery")
+SAE = ("sae", "probe")
 GROUPS = (
     "dataset",
     "model",
@@ -34,13 +37,18 @@ GROUPS = (
     "method",
     *GENERATION,
     *DISCOVERY,
+    *SAE,
 )
+UNLABELLED = ("synthetic_sparse", "cc3m")
 CASES = [(group, option) for group in GROUPS for option in options(group)]
 NEEDS = {
     "dataset=imagefolder": ["dataset.root=pictures"],
     "dataset=places365": ["dataset.root=places"],
     "dataset=waterbirds": ["dataset.root=birds"],
     "dataset=bffhq": ["dataset.root=faces"],
+    "dataset=cc3m": ["dataset.root=tars"],
+    "dataset=cifar10": ["dataset.root=cifar"],
+    "dataset=cifar100": ["dataset.root=cifar"],
     "prompts=llm_openai": ["prompts.provider.base_url=http://127.0.0.1:1/v1"],
     "prompts=llm_local": ["prompts.provider.folder=model"],
     "annotator=replay": ["annotator.file=answers.jsonl"],
@@ -58,12 +66,25 @@ def test_every_option_composes_and_parses(group, option, tmp_path, monkeypatch):
     picture_folders(tmp_path)
     choice = f"{group}={option}"
     with initialize_config_module("aaca.conf", version_base="1.3"):
-        config = compose("debug", overrides=[choice, *NEEDS.get(choice, [])])
-    parsed = load_config(plain(config), DebugConfig)
-    if group == "method":
-        assert parsed.method.name == option
-    if group == "size":
-        assert parsed.size == option
+        config = compose(job_of(group, option), overrides=[choice, *NEEDS.get(choice, [])])
+    if job_of(group, option) == "debug":
+        parsed = load_config(plain(config), DebugConfig)
+        if group == "method":
+            assert parsed.method.name == option
+        if group == "size":
+            assert parsed.size == option
+    else:
+        vectors = load_config(without_size_presets(plain(config)), SaeConfig)
+        assert vectors.sae.fingerprint()["model"]
+        if option == "cc3m":
+            assert [name for name, _ in vectors.dataset.fingerprint()["files"]] == ["00000.tar"]
+
+
+def job_of(group: str, option: str) -> str:
+    """The job that reads the option."""
+    if group == "dataset" and option in UNLABELLED:
+        return "sae"
+    return "bottleneck" if group in SAE else "debug"
 
 
 def picture_folders(root: Path) -> None:
@@ -72,8 +93,10 @@ def picture_folders(root: Path) -> None:
     (root / "model" / "config.json").write_text("{}")
     (root / "answers.jsonl").write_text("")
     (root / "concepts.csv").write_text("id,concept\n")
+    for name in ("tars", "cifar", "places"):
+        (root / name).mkdir()
+    write(root / "tars" / "00000.tar", samples(0))
     places = root / "places"
-    places.mkdir()
     text = (ROOT / "conf" / "dataset" / "places365.yaml").read_text()
     names = OmegaConf.create(text).classes
     lines = [f"/{name[0]}/{name} {index}" for index, name in enumerate(names)]

@@ -39,7 +39,7 @@ def by_ids(ids: Iterable[int], latents: int) -> Selection:
     found = Selection.of(ids)
     for latent in found.latents:
         if not 0 <= latent < latents:
-            raise ConfigError(f"intervention.ids: {latent}; expected 0…{latents - 1}")
+            raise ConfigError(f"intervene.latents: {latent}; expected 0…{latents - 1}")
     return found
 
 
@@ -50,17 +50,17 @@ def by_name(names: Sequence[str], *patterns: str, style: Style = "shell") -> Sel
     one, or that fits no name.
     """
     if style not in get_args(Style):
-        raise ConfigError(f"intervention.style: {style!r}; {nearest(style, get_args(Style))}")
+        raise ConfigError(f"intervene.style: {style!r}; {nearest(style, get_args(Style))}")
     found: set[int] = set()
     for pattern in patterns:
         try:
             compiled = re.compile(fnmatch.translate(pattern) if style == "shell" else pattern, re.IGNORECASE)
         except re.error as error:
-            raise ConfigError(f"intervention.names: {pattern!r}; not a regular expression ({error})") from error
+            raise ConfigError(f"intervene.names: {pattern!r}; not a regular expression ({error})") from error
         fits = compiled.match if style == "shell" else compiled.search  # a translated pattern reaches to the end
         own = {latent for latent, name in enumerate(names) if fits(name)}
         if not own:
-            raise ConfigError(f"intervention.names: {pattern!r} fits no concept; {nearest(pattern, names)}")
+            raise ConfigError(f"intervene.names: {pattern!r} fits no concept; {nearest(pattern, names)}")
         found |= own
     return Selection.of(found)
 
@@ -81,7 +81,7 @@ def by_text(
     latent reaches it.
     """
     if (threshold is None) == (top is None):
-        raise ConfigError("intervention.text: expected one of threshold and top")
+        raise ConfigError("intervene.text: expected one of least_cosine and top")
     score = _cosine(vectors, query[None])[:, 0]
     if against is not None:
         score = score - _cosine(vectors, against).max(axis=1)
@@ -89,12 +89,12 @@ def by_text(
     order = order[np.isfinite(score[order])]
     if top is not None:
         if not 1 <= top <= len(order):
-            raise ConfigError(f"intervention.top: {top}; expected 1…{len(order)}")
+            raise ConfigError(f"intervene.top: {top}; expected 1…{len(order)}")
         return Selection.of(order[:top])
     kept = order[score[order] >= threshold]
     if not len(kept):
         best = ", ".join(f"{names[latent]} {score[latent]:.3f}" for latent in order[:3])
-        raise ConfigError(f"intervention.threshold: {threshold} is above every concept; nearest valid: {best}")
+        raise ConfigError(f"intervene.least_cosine: {threshold} is above every concept; nearest valid: {best}")
     return Selection.of(kept)
 
 
@@ -138,14 +138,14 @@ class Intervention:
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
-            raise ConfigError(f"intervention.kind: {self.kind!r}; {nearest(self.kind, get_args(Kind))}")
+            raise ConfigError(f"intervene.kind: {self.kind!r}; {nearest(self.kind, get_args(Kind))}")
         if self.kind in ("scale", "set"):
             if self.value is None or not 0 <= self.value < np.inf:
-                raise ConfigError(f"intervention.value: {self.value}; expected a number ≥ 0 for {self.kind!r}")
+                raise ConfigError(f"intervene.value: {self.value}; expected a number ≥ 0 for {self.kind!r}")
         elif self.value is not None:
-            raise ConfigError(f"intervention.value: {self.value}; expected none for {self.kind!r}")
+            raise ConfigError(f"intervene.value: {self.value}; expected none for {self.kind!r}")
         if self.classes is not None and self.kind != "mask":
-            raise ConfigError(f"intervention.classes: read by 'mask' alone; expected none for {self.kind!r}")
+            raise ConfigError(f"intervene.classes: read by 'mask' alone; expected none for {self.kind!r}")
 
     def codes(self, codes: csr_array) -> csr_array:
         """Codes `[N, h]` after it; the given ones are not touched, and come back as they are where nothing changes."""
@@ -195,7 +195,7 @@ def random_like(
     pool = np.setdiff1d(np.asarray(sorted(live), dtype=np.int64), selection.latents)
     if len(pool) < len(selection.latents):
         raise ConfigError(
-            f"intervention.random: {len(selection.latents)} latents selected, {len(pool)} others live; expected as many"
+            f"intervene.controls: {len(selection.latents)} latents selected, {len(pool)} others live; expected as many"
         )
     rng = np.random.default_rng(seed)
     if density is None:
@@ -216,7 +216,7 @@ def keep_top(weight: np.ndarray, k: int) -> np.ndarray:
     Protocol of Waterbirds-100 (k = 5). Raises `ConfigError` for k out of range.
     """
     if not 1 <= k <= weight.shape[1]:
-        raise ConfigError(f"intervention.keep_top: {k}; expected 1…{weight.shape[1]}")
+        raise ConfigError(f"probe.keep: {k}; expected 1…{weight.shape[1]}")
     kept = np.zeros(weight.shape, dtype=bool)
     np.put_along_axis(kept, np.argsort(-np.abs(weight), axis=1, kind="stable")[:, :k], True, axis=1)
     return np.where(kept, weight, np.zeros((), weight.dtype))
@@ -226,7 +226,7 @@ def _flags(chosen: Sequence[int], size: int, what: str) -> np.ndarray:
     flags = np.zeros(size, dtype=bool)
     for index in chosen:
         if not 0 <= index < size:
-            raise ConfigError(f"intervention.{what}: {index}; expected 0…{size - 1}")
+            raise ConfigError(f"intervene.{what}: {index}; expected 0…{size - 1}")
         flags[index] = True
     return flags
 

@@ -57,7 +57,7 @@ def name_latents(
     if not 1 <= top < len(vocab):
         raise ConfigError(f"naming.top: {top}; expected 1 … {len(vocab) - 1}, fewer than the vocabulary's words")
     if min_density is not None and density is None:
-        raise ConfigError(f"naming.min_density: {min_density}; expected null where no densities are known")
+        raise ConfigError(f"naming.least_density: {min_density}; expected null where no densities are known")
     columns = _columns(decoder, vocab.vectors.shape[1], center_by)
     words = _centred(vocab.vectors) if center_words else vocab.vectors
     n = len(columns)

@@ -70,10 +70,10 @@ class EmbeddingBatches:
             ("resident", resident, Resident),
         ):
             if value not in get_args(valid):
-                raise ConfigError(f"batches.{key}: {value!r}; {nearest(value, get_args(valid))}")
-        for key, number in (("batch_size", batch_size), ("block_rows", block_rows)):
+                raise ConfigError(f"sae.{key}: {value!r}; {nearest(value, get_args(valid))}")
+        for key, number in (("training.batch_size", batch_size), ("block_rows", block_rows)):
             if number < 1:
-                raise ConfigError(f"batches.{key}: {number}; expected 1 or more")
+                raise ConfigError(f"sae.{key}: {number}; expected 1 or more")
         self.source, self.batch_size, self.shuffle, self.block_rows = source, batch_size, shuffle, block_rows
         self.device, self.seed, self.rank = torch.device(device), seed, rank
         self.first, self.rows = _share(source.n, batch_size, drop_last, rank, world)
@@ -81,7 +81,7 @@ class EmbeddingBatches:
         self.count = least // batch_size if drop_last else -(-most // batch_size)
         if not 1 <= self.count <= least:
             raise ConfigError(
-                f"batches.batch_size: {batch_size}; {source.n} rows give {world} ranks no equal number of "
+                f"sae.training.batch_size: {batch_size}; {source.n} rows give {world} ranks no equal number of "
                 f"{'whole ' if drop_last else ''}batches; expected at most {least} (and, without drop_last, 2 or more)"
             )
         store = source.store if isinstance(source, StoreView) else source

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 from pydantic import Field
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
-from torch import Tensor
 
 from aaca.data.embedding_batches import EmbeddingBatches, Resident, Scale, Shuffle
 from aaca.models.sae.base import SaeSpec, SparseAutoencoder
@@ -21,7 +20,7 @@ from aaca.training.checkpoints import VerifiedCheckpoints, newest
 from aaca.training.curves import Curves
 from aaca.training.resume import ResumeSpec, SaveProgress
 from aaca.training.sae_data import EmbeddingDataModule
-from aaca.training.sae_resample import ResampleDead, Resampling
+from aaca.training.sae_resample import ResampleDead, Resampling, Sample
 from aaca.training.sparse_autoencoder import SaeTraining, SparseAutoencoderModule
 from aaca.training.trainer import TrainerSpec
 
@@ -50,7 +49,8 @@ class SaeRecipe:
 
     def fingerprint(self) -> dict[str, Any]:
         """What influences the trained weights: all but where the vectors are kept."""
-        parts = {name: getattr(self, name) for name in ("center", "scale", "shuffle", "block_rows", "repeats")}
+        parts = {name: getattr(self, name) for name in ("center", "scale", "shuffle", "repeats")}
+        parts |= {"block_rows": self.block_rows} if self.shuffle == "block" else {}
         return {
             "model": identity(self.model),
             "training": vars(self.training),
@@ -62,7 +62,7 @@ class SaeRecipe:
 
 @dataclass(frozen=True)
 class SaeJob:
-    """What a fit needs besides its autoencoders. `draw(n, seed)`: training vectors for resampling, `[≤ n, D]`.
+    """What a fit needs besides its autoencoders. `draw(n, seed)`: at most n training vectors for resampling.
 
     `settings`: what the autoencoders and the vectors are, for the fingerprint.
     """
@@ -73,7 +73,7 @@ class SaeJob:
     trainer: TrainerSpec
     seed: int
     settings: dict[str, Any]
-    draw: Callable[[int, int], Tensor]
+    draw: Callable[[int, int], Sample]
     resampling: Resampling | None = None
     label: str = "sae"
     loggers: Sequence[Logger] = ()

@@ -1,10 +1,11 @@
 """`ResampleDead`: latents that never fire start again at vectors that are badly reconstructed (Bricken et al. 2023)."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,7 @@ from aaca.training.sparse_autoencoder import SparseAutoencoderModule
 
 log = logging.getLogger(__name__)
 MOST = 2**24  # torch.multinomial takes no more
+CHUNK = 4096  # vectors that a round holds at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +42,33 @@ class Resampling:
         return (epoch + 1) % self.every == 0 and epoch + 1 + self.every < epochs
 
 
-class ResampleDead(Callback):
-    """Restarts every latent that has not fired since the last round. `draw(n, seed)`: training vectors `[≤ n, D]`."""
+class Sample:
+    """Rows of the training vectors, read when they are asked for: a round never holds more of them than a chunk.
 
-    def __init__(self, plan: Resampling, draw: Callable[[int, int], Tensor], seed: int) -> None:
+    `rows` `[N]`: numbers, ascending. `fetch`: the vectors `[B, D]` of such numbers, in the order asked for.
+    """
+
+    def __init__(self, rows: np.ndarray, fetch: Callable[[np.ndarray], Tensor]) -> None:
+        self.rows, self.fetch = rows, fetch
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.rows)
+
+    def chunks(self, size: int) -> Iterator[Tensor]:
+        """All vectors in order, in parts of nearly one size, at most `size` (one row alone would have no variance)."""
+        if len(self):
+            yield from map(self.fetch, np.array_split(self.rows, -(-len(self) // size)))
+
+    def take(self, positions: Tensor) -> Tensor:
+        """The vectors at these positions within the sample, `[B, D]`."""
+        return self.fetch(self.rows[positions.cpu().numpy()])
+
+
+class ResampleDead(Callback):
+    """Restarts every latent that has not fired since the last round. `draw(n, seed)`: at most n training vectors."""
+
+    def __init__(self, plan: Resampling, draw: Callable[[int, int], Sample], seed: int) -> None:
         self.plan, self.draw, self.seed = plan, draw, seed
         self.rounds: list[dict[str, int]] = []
 
@@ -56,60 +81,81 @@ class ResampleDead(Callback):
         self.rounds = list(state_dict["rounds"])
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """A round, where one is due."""
+        """A round, where one is due: one pass over one sample for all autoencoders that have dead latents."""
         assert isinstance(pl_module, SparseAutoencoderModule)
         epoch = trainer.current_epoch
         if not self.plan.due(epoch, trainer.max_epochs or 0):
             return
-        for index, sae in enumerate(pl_module.each()):
-            window = pl_module.window(index)
-            dead = torch.nonzero(~window).squeeze(1)
-            count = self._restart(sae, dead, trainer.optimizers[0], epoch)
-            window.fill_(False)
-            self.rounds.append({"epoch": epoch, "autoencoder": index, "dead": len(dead), "restarted": count})
+        saes = pl_module.each()
+        dead = [torch.nonzero(~pl_module.window(index)).squeeze(1) for index in range(len(saes))]
+        needy = [index for index in range(len(saes)) if len(dead[index])]
+        starts = self._starts([saes[index] for index in needy], [len(dead[index]) for index in needy], epoch)
+        for index, sae in enumerate(saes):
+            count = 0
+            if index in needy:
+                vectors = everywhere(next(starts), sae)
+                restart(sae, dead[index], vectors, self.plan.scale, trainer.optimizers[0])
+                count = len(vectors)
+                log.debug("  epoch %d: %d of %d latents start again", epoch, count, sae.latents)
+            pl_module.window(index).fill_(False)
+            self.rounds.append({"epoch": epoch, "autoencoder": index, "dead": len(dead[index]), "restarted": count})
 
-    def _restart(self, sae: SparseAutoencoder, dead: Tensor, optimizer: Optimizer, epoch: int) -> int:
-        if not len(dead):
-            return 0  # no pass over the data
-        vectors = None
-        if current().rank == 0:
-            sample = self.draw(self.plan.sample, self.seed + epoch).to(sae.bias.device)
+    def _starts(self, saes: Sequence[SparseAutoencoder], counts: Sequence[int], epoch: int) -> Iterator[Tensor | None]:
+        """Where latents of each start again, `[≤ count, D]`; None on the ranks that read nothing."""
+        if current().rank or not saes:  # without dead latents no pass over the data
+            yield from [None] * len(saes)
+            return
+        sample = self.draw(self.plan.sample, self.seed + epoch)
+        for sae, own, count in zip(saes, chances_of(saes, sample, self.plan.power, CHUNK), counts, strict=True):
             generator = torch.Generator().manual_seed(self.seed + 1000 * epoch)  # for each autoencoder as for one alone
-            vectors = drawn(sae, sample, len(dead), self.plan.power, generator)
-        if current().world > 1:
-            count = torch.tensor([0 if vectors is None else len(vectors)], device=sae.bias.device)
-            torch.distributed.broadcast(count, src=0)
-            if vectors is None:
-                vectors = sae.bias.new_empty(int(count), len(sae.bias))
-            torch.distributed.broadcast(vectors, src=0)
-        assert vectors is not None
-        restart(sae, dead, vectors, self.plan.scale, optimizer)
-        log.debug("  epoch %d: %d of %d latents start again", epoch, len(vectors), sae.latents)
-        return len(vectors)
+            positions = drawn(own, count, generator)
+            yield sample.take(positions).to(sae.bias) if len(positions) else sae.bias.new_empty(0, len(sae.bias))
+
+
+def everywhere(vectors: Tensor | None, sae: SparseAutoencoder) -> Tensor:
+    """The first rank's vectors `[n, D]` on all ranks; the others give None."""
+    if current().world > 1:
+        count = torch.tensor([0 if vectors is None else len(vectors)], device=sae.bias.device)
+        torch.distributed.broadcast(count, src=0)
+        if vectors is None:
+            vectors = sae.bias.new_empty(int(count), len(sae.bias))
+        torch.distributed.broadcast(vectors, src=0)
+    assert vectors is not None
+    return vectors
 
 
 @torch.no_grad()
-def drawn(
-    sae: SparseAutoencoder, sample: Tensor, count: int, power: float, generator: torch.Generator, chunk: int = 4096
-) -> Tensor:
-    """At most `count` different rows of `sample` `[N, D]`, each drawn with p ∝ (its own loss)^power; none that is 0."""
-    losses = torch.cat([vector_losses(sae, part) for part in torch.split(sample, chunk)]).double().cpu()
-    directed = (sample.norm(dim=1) > 0).double().cpu()  # a vector of length 0 is no row of a dictionary
-    chances = losses.clamp(min=0).pow(power) * directed
-    if float(chances.sum()) <= 0:
-        chances = directed
+def chances_of(saes: Sequence[SparseAutoencoder], sample: Sample, power: float, chunk: int) -> list[Tensor]:
+    """For each autoencoder: (its loss of each vector of the sample)^power, 0 for vectors of length 0; float64 `[N]`."""
+    losses: list[list[Tensor]] = [[] for _ in saes]
+    directed: list[Tensor] = []
+    for part in sample.chunks(chunk):
+        directed.append((part.norm(dim=1) > 0).double().cpu())  # a vector of length 0 is no row of a dictionary
+        for sae, own in zip(saes, losses, strict=True):
+            own.append(vector_losses(sae, part.to(sae.bias)).double().cpu())
+    if not directed:
+        return [torch.zeros(0, dtype=torch.float64) for _ in saes]
+    able = torch.cat(directed)
+    found = [torch.cat(own).clamp(min=0).pow(power) * able for own in losses]
+    return [own if float(own.sum()) > 0 else able for own in found]
+
+
+def drawn(chances: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """At most `count` different positions, each drawn in proportion to its chance `[N]`; none whose chance is 0."""
     most = min(count, int((chances > 0).sum()))
     if most == 0:
-        return sample[:0]
-    rows = torch.multinomial(chances, most, replacement=False, generator=generator)
-    return sample[rows.to(sample.device)]
+        return torch.zeros(0, dtype=torch.long)
+    return torch.multinomial(chances, most, replacement=False, generator=generator)
 
 
 def vector_losses(sae: SparseAutoencoder, x: Tensor) -> Tensor:
-    """The loss of each vector `[B]`: its reconstruction's plus λ Σ z, where there is a λ."""
+    """The loss of each vector `[B]`: its reconstruction's plus λ Σ z_j ‖d_j‖, where there is a λ, as warmed up."""
     codes = sae.encode(x)
     error = sae.scaled((sae.decode(codes) - x).square().sum(dim=1), x) * len(x)
-    return error + float(getattr(sae.spec, "l1", 0.0)) * codes.sum(dim=1)
+    l1 = sae.sparsity_scale * float(getattr(sae.spec, "l1", 0.0))
+    if not l1:
+        return error
+    return error + l1 * (codes.sum(dim=1) if sae.unit else codes @ sae.atoms.norm(dim=1))
 
 
 @torch.no_grad()

@@ -83,7 +83,7 @@ class SparseAutoencoderModule(pl.LightningModule):
                 self.sums[key] = self.sums.get(key, 0.0) + value
         total = torch.stack([losses.total for losses in found]).sum()
         if self.global_step % LOOK == 0 and not bool(total.isfinite()):
-            raise AacaError(f"update {self.global_step}: the loss is {float(total.detach())}; lower training.lr")
+            raise AacaError(f"update {self.global_step}: the loss is {float(total.detach())}; lower sae.training.lr")
         batches = int(self.trainer.num_training_batches)
         if batch_idx + 1 == batches:  # a row of the curve; `on_train_epoch_end` would come after it is written
             self._log_means(batches)
@@ -93,7 +93,7 @@ class SparseAutoencoderModule(pl.LightningModule):
         for name, value in self.sums.items():
             mean = value / batches
             if not math.isfinite(float(mean)):
-                raise AacaError(f"epoch {self.current_epoch}: {name} is {float(mean)}; lower training.lr")
+                raise AacaError(f"epoch {self.current_epoch}: {name} is {float(mean)}; lower sae.training.lr")
             self.log(name, mean, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
         self.sums = {}
 

@@ -32,6 +32,7 @@ from aaca.models.sae.batchtopk import BatchTopK
 from aaca.models.sae.relu import Relu
 from aaca.models.sae.topk import TopK
 from aaca.training.fit_sae import SaeJob, fit_saes
+from aaca.training.sae_resample import Sample
 from aaca.training.sparse_autoencoder import SaeTraining
 from aaca.training.trainer import TrainerSpec
 
@@ -56,7 +57,9 @@ def ours(spec: SaeSpec, store: EmbeddingStore, precision: str = "32-true") -> Ti
         train = EmbeddingBatches(store, B, seed=0)
         plan = SaeTraining(epochs=max(1, steps // len(train)), batch_size=B, lr=1e-4)
         spec_of = TrainerSpec(accelerator="cpu", precision=precision)  # type: ignore[arg-type]
-        job = SaeJob(train, None, plan, spec_of, 0, {}, lambda n, _: torch.zeros(0, D))
+        job = SaeJob(
+            train, None, plan, spec_of, 0, {}, lambda n, _: Sample(np.arange(0), lambda rows: torch.zeros(0, D))
+        )
         with tempfile.TemporaryDirectory() as folder:
             fit_saes([sae], job, Path(folder))
 

@@ -32,7 +32,7 @@ def test_selection_by_ids_is_sorted_once_each_and_checked():
     assert by_ids([5, 2, 2], 8) == Selection((2, 5))
     assert by_ids([], 8) == Selection()
     for wrong in (-1, 8):
-        with pytest.raises(ConfigError, match=rf"intervention.ids: {wrong}; expected 0…7"):
+        with pytest.raises(ConfigError, match=rf"intervene.latents: {wrong}; expected 0…7"):
             by_ids([3, wrong], 8)
 
 
@@ -57,7 +57,7 @@ def test_a_pattern_that_fits_nothing_names_the_nearest():
         by_name(NAMES, "beak", "waterfal")
     with pytest.raises(ConfigError, match=r"'\[a'; not a regular expression"):
         by_name(NAMES, "[a", style="regex")
-    with pytest.raises(ConfigError, match=r"intervention.style: 'regx'; nearest valid: regex"):
+    with pytest.raises(ConfigError, match=r"intervene.style: 'regx'; nearest valid: regex"):
         by_name(NAMES, "a", style="regx")
 
 
@@ -85,12 +85,14 @@ def test_selection_by_text_is_that_of_the_cosines():
 def test_selection_by_text_leaves_out_the_dead_and_says_what_would_do():
     vectors = np.eye(8, 4)  # the last four latents have no direction
     assert by_text(vectors, np.ones(4), NAMES, threshold=-1).latents == (0, 1, 2, 3)
-    with pytest.raises(ConfigError, match=r"intervention.top: 5; expected 1…4"):
+    with pytest.raises(ConfigError, match=r"intervene.top: 5; expected 1…4"):
         by_text(vectors, np.ones(4), NAMES, top=5)
-    with pytest.raises(ConfigError, match=r"threshold: 0.9 is above every concept; nearest valid: beak 0.8"):
+    with pytest.raises(
+        ConfigError, match=r"intervene.least_cosine: 0.9 is above every concept; nearest valid: beak 0.8"
+    ):
         by_text(vectors, np.array([0.6, 0.8, 0, 0]), NAMES, threshold=0.9)
     for both in ({}, {"top": 1, "threshold": 0.1}):
-        with pytest.raises(ConfigError, match="expected one of threshold and top"):
+        with pytest.raises(ConfigError, match="expected one of least_cosine and top"):
             by_text(vectors, np.ones(4), NAMES, **both)
     with pytest.raises(DataError, match="length zero"):
         by_text(vectors, np.zeros(4), NAMES, top=1)
@@ -165,12 +167,12 @@ def test_no_latents_is_the_identity(kind, value):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("zeros", (1,)), "intervention.kind: 'zeros'; nearest valid: zero"),
-        (("scale", (1,)), "intervention.value: None; expected a number ≥ 0"),
-        (("set", (1,), -1.0), "intervention.value: -1.0; expected a number ≥ 0"),
-        (("set", (1,), float("nan")), "intervention.value: nan"),
-        (("zero", (1,), 2.0), "intervention.value: 2.0; expected none"),
-        (("zero", (1,), None, (0,)), "intervention.classes: read by 'mask' alone"),
+        (("zeros", (1,)), "intervene.kind: 'zeros'; nearest valid: zero"),
+        (("scale", (1,)), "intervene.value: None; expected a number ≥ 0"),
+        (("set", (1,), -1.0), "intervene.value: -1.0; expected a number ≥ 0"),
+        (("set", (1,), float("nan")), "intervene.value: nan"),
+        (("zero", (1,), 2.0), "intervene.value: 2.0; expected none"),
+        (("zero", (1,), None, (0,)), "intervene.classes: read by 'mask' alone"),
     ],
 )
 def test_an_intervention_that_is_none(arguments, message):
@@ -179,9 +181,9 @@ def test_an_intervention_that_is_none(arguments, message):
 
 
 def test_latents_and_classes_out_of_range():
-    with pytest.raises(ConfigError, match=r"intervention.latents: 8; expected 0…7"):
+    with pytest.raises(ConfigError, match=r"intervene.latents: 8; expected 0…7"):
         Intervention("zero", (8,)).codes(sparse(3, 8))
-    with pytest.raises(ConfigError, match=r"intervention.classes: -1; expected 0…2"):
+    with pytest.raises(ConfigError, match=r"intervene.classes: -1; expected 0…2"):
         Intervention("mask", (1,), classes=(-1,)).weight(np.ones((3, 8)))
 
 
@@ -211,7 +213,7 @@ def test_keep_top_keeps_k_a_class():
     np.testing.assert_array_equal(keep_top(weight, 2), [[3, -5, 0, 0], [2, 2, 0, 0]])
     np.testing.assert_array_equal(keep_top(weight, 4), weight)
     for k in (0, 5):
-        with pytest.raises(ConfigError, match=rf"keep_top: {k}; expected 1…4"):
+        with pytest.raises(ConfigError, match=rf"probe.keep: {k}; expected 1…4"):
             keep_top(weight, k)
 
 

@@ -123,7 +123,7 @@ def test_names_survive_parquet(tmp_path):
         ({"decoder": np.full((D, 3), np.nan)}, DataError, "decoder column 0 is zero or not finite"),
         ({"top": V}, ConfigError, r"naming\.top: 400"),
         ({"top": 0}, ConfigError, r"naming\.top: 0"),
-        ({"min_density": 0.1}, ConfigError, r"naming\.min_density"),
+        ({"min_density": 0.1}, ConfigError, r"naming\.least_density: 0\.1; expected null"),
         ({"density": np.ones(2)}, DataError, r"expected \[3\]"),
         ({"center_by": np.full(D, 1.0)}, DataError, "a length of at most 1"),
         ({"center_by": np.ones(3)}, DataError, "no mean of unit image vectors"),

@@ -172,14 +172,14 @@ def test_batches_belong_to_the_caller(store, shuffle, resident):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"shuffle": "blocks"}, r"batches\.shuffle: 'blocks'; nearest valid: block"),
-        ({"scale": "sqrt"}, r"batches\.scale: 'sqrt'; nearest valid: sqrt_d"),
-        ({"resident": "disk"}, r"batches\.resident: 'disk'"),
-        ({"batch_size": 0}, r"batches\.batch_size: 0; expected 1 or more"),
-        ({"block_rows": 0}, r"batches\.block_rows: 0; expected 1 or more"),
-        ({"batch_size": 104}, r"batches\.batch_size: 104; 103 rows give 1 ranks .* at most 103"),
-        ({"batch_size": 52, "world": 2}, r"batches\.batch_size: 52; 103 rows give 2 ranks"),
-        ({"batch_size": 1, "world": 2, "drop_last": False}, r"batches\.batch_size: 1; .* 2 or more"),
+        ({"shuffle": "blocks"}, r"sae\.shuffle: 'blocks'; nearest valid: block"),
+        ({"scale": "sqrt"}, r"sae\.scale: 'sqrt'; nearest valid: sqrt_d"),
+        ({"resident": "disk"}, r"sae\.resident: 'disk'"),
+        ({"batch_size": 0}, r"sae\.training\.batch_size: 0; expected 1 or more"),
+        ({"block_rows": 0}, r"sae\.block_rows: 0; expected 1 or more"),
+        ({"batch_size": 104}, r"sae\.training\.batch_size: 104; 103 rows give 1 ranks .* at most 103"),
+        ({"batch_size": 52, "world": 2}, r"sae\.training\.batch_size: 52; 103 rows give 2 ranks"),
+        ({"batch_size": 1, "world": 2, "drop_last": False}, r"sae\.training\.batch_size: 1; .* 2 or more"),
         ({"rank": 2, "world": 2}, r"batches\.rank: 2; expected 0…1"),
     ],
 )

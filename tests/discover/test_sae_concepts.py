@@ -87,6 +87,14 @@ def test_latents_that_share_a_name_are_summed():
         np.testing.assert_allclose(found.toarray()[:, column], sum(own), rtol=1e-6)
 
 
+def test_latents_without_a_name_are_never_blamed():
+    given = world()
+    names = ["" if name == "glimmer" else name for name in NAMES]
+    named = NamedCodes(names, given.named.audit, given.named.train)
+    found = {suspect.concept for suspect in SaeConcepts().suspects(Findings(**{**vars(given), "named": named}))}
+    assert found == {"sand", "bird"}
+
+
 def test_the_name_of_a_class_is_tested_but_never_blamed():
     suspects = SaeConcepts().suspects(world())
     assert max(suspects, key=lambda suspect: suspect.score).concept == "bird"

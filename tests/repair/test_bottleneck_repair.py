@@ -95,6 +95,15 @@ def by_hand(given, folder: Path, off) -> np.ndarray:
     return codes.numpy() @ weight.T + (0 if bias is None else bias)
 
 
+def test_codes_without_latents_store_nothing_for_them(given):
+    codes, wanted = given.model.codes, given.model.codes.toarray()
+    wanted[:, BLAMED] = 0
+    found = without(codes, BLAMED)
+    np.testing.assert_array_equal(found.toarray(), wanted)
+    assert (found.nnz, found.dtype) == (np.count_nonzero(wanted), np.float32) and codes.nnz > found.nnz
+    assert without(codes, ()) is codes
+
+
 @torch.no_grad()
 def test_nothing_switched_off_is_the_probe_on_all_concepts(given, tmp_path):
     found = applied(BottleneckRepair("none"), given, tmp_path, sets=None)

@@ -1,9 +1,13 @@
 """The options of probe=: each is the fit it says, and what it promises of zeros and of the objective holds."""
 
+import logging
+import re
+
 import numpy as np
 import pytest
 
 from aaca.evaluate.bottleneck import accuracy_at_nec, nec
+from aaca.runtime.errors import ConfigError
 from aaca.training import probes
 from aaca.training.probe_adam import fit_adam
 from aaca.training.probes import AdamL1, AtNec, Proximal
@@ -90,3 +94,38 @@ def test_the_share_of_l1_is_felt(toy, tmp_path):
     sparse, smooth = (AtNec(concepts=3, alpha=alpha).fit(codes, labels, C, 0, tmp_path) for alpha in (0.99, 0.3))
     assert nec(sparse.weight) == nec(smooth.weight) == 3
     assert np.abs(smooth.weight).max() < 0.8 * np.abs(sparse.weight).max()
+
+
+def test_adam_keeps_the_largest_weights_of_a_class_after_the_fit(toy, tmp_path):
+    codes, labels = toy
+    whole = AdamL1(lr=1e-2, epochs=5).fit(codes, labels, C, 7, tmp_path / "whole").weight
+    kept = AdamL1(lr=1e-2, epochs=5, keep=3).fit(codes, labels, C, 7, tmp_path / "kept").weight
+    for row, full in zip(kept, whole, strict=True):
+        largest = np.argsort(-np.abs(full))[:3]
+        assert set(np.flatnonzero(row)) == set(largest) and np.array_equal(row[largest], full[largest])
+    with pytest.raises(ConfigError, match=rf"probe\.keep: {H + 1}; expected at most the {H} concepts"):
+        AdamL1(keep=H + 1).fit(codes, labels, C, 7, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("spec", "solver", "line"),
+    [
+        (Proximal(), "fit_prox", r"a larger probe\.strength or probe\.standardise=true$"),
+        (Proximal(standardise=True), "fit_prox", r"a larger probe\.strength$"),
+        (AtNec(concepts=3), "path", r"fewer probe\.concepts or a smaller probe\.alpha$"),
+    ],
+)
+def test_a_probe_short_of_its_optimum_is_said(spec, solver, line, toy, tmp_path, monkeypatch, caplog):
+    codes, labels = toy
+    with caplog.at_level(logging.WARNING):
+        spec.fit(codes, labels, C, 0, tmp_path)
+    assert not caplog.records
+    solve = getattr(probes, solver)
+    monkeypatch.setattr(probes, solver, lambda *given, **more: solve(*given, **more, tolerance=1e-9, max_steps=2))
+    with caplog.at_level(logging.WARNING):
+        found = spec.fit(codes, labels, C, 0, tmp_path)
+    (record,) = caplog.records
+    said = record.getMessage()
+    assert said.startswith(f"{type(spec).__name__}: not at its optimum after {found.meta['steps']} steps")
+    assert f"{found.meta['violation']:.3g} λ" in said and re.search(line, said)

@@ -19,6 +19,7 @@ from aaca.models.sae.topk import TopK
 from aaca.training.fit_sae import SaeJob, fit_saes
 from aaca.training.resume import ResumeSpec
 from aaca.training.sae_align import CHUNK, AlignToWords, best_cosines
+from aaca.training.sae_resample import Sample
 from aaca.training.sparse_autoencoder import SaeTraining
 from aaca.training.trainer import TrainerSpec
 from tests.toys import Killed, Stop
@@ -47,7 +48,7 @@ def trained(store, folder: Path, *saes: SparseAutoencoder, epochs: int = 4, call
         trainer=TrainerSpec(accelerator="cpu"),
         seed=3,
         settings={},
-        draw=lambda count, seed: torch.zeros(0, D),
+        draw=lambda count, seed: Sample(np.arange(0), lambda rows: torch.zeros(0, D)),
         resume=ResumeSpec(every=every),
         callbacks=[AlignToWords(WORDS), *callbacks],
     )

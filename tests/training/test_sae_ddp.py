@@ -21,7 +21,7 @@ from aaca.runtime.launch import launch
 from aaca.runtime.ranks import current
 from aaca.training.fit_sae import SaeJob, fit_saes
 from aaca.training.resume import ResumeSpec
-from aaca.training.sae_resample import Resampling
+from aaca.training.sae_resample import Resampling, Sample
 from aaca.training.sparse_autoencoder import SaeTraining
 from aaca.training.trainer import TrainerSpec
 from tests.toys import Killed, Stop
@@ -80,9 +80,9 @@ def trained(folder: Path, name: str, stop: tuple[str, int] | None = None) -> dic
     saes, drawn = built(), []
     look = Look(saes)
 
-    def draw(most: int, seed: int) -> torch.Tensor:
+    def draw(most: int, seed: int) -> Sample:
         drawn.append(seed)
-        return torch.from_numpy(vectors())[:most]
+        return Sample(np.arange(min(most, len(vectors()))), lambda rows: torch.from_numpy(vectors()[rows]))
 
     plan = SaeTraining(epochs=EPOCHS, batch_size=2 * BATCH // ranks.world, lr=1e-3)
     spec = TrainerSpec(accelerator="cpu", devices=ranks.world)

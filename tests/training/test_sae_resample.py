@@ -16,8 +16,9 @@ from aaca.data.synthetic_sparse import SyntheticSparse
 from aaca.models.sae.base import Known
 from aaca.models.sae.relu import Relu
 from aaca.models.sae.topk import TopK
+from aaca.training import sae_resample
 from aaca.training.fit_sae import SaeJob, fit_saes
-from aaca.training.sae_resample import Resampling, drawn, restart, vector_losses
+from aaca.training.sae_resample import Resampling, Sample, chances_of, drawn, restart, vector_losses
 from aaca.training.sparse_autoencoder import SaeTraining
 from aaca.training.trainer import TrainerSpec
 
@@ -35,8 +36,18 @@ def built(spec=RELU, dead=DEAD, seed: int = 0):
     return sae
 
 
-def all_vectors(most: int, seed: int) -> torch.Tensor:
-    return torch.from_numpy(DATA)[:most]
+def sample_of(vectors: torch.Tensor) -> Sample:
+    return Sample(np.arange(len(vectors)), lambda rows: vectors[torch.from_numpy(rows)])
+
+
+def all_vectors(most: int, seed: int) -> Sample:
+    return sample_of(torch.from_numpy(DATA)[:most])
+
+
+def drawn_from(sae, vectors, count, power, generator, chunk=4096) -> torch.Tensor:
+    sample = sample_of(vectors)
+    (chances,) = chances_of([sae], sample, power, chunk)
+    return sample.take(drawn(chances, count, generator))
 
 
 def fit(saes, folder, draw=all_vectors, vectors=DATA, seed: int = 5, every: int = 1, **more: Any):
@@ -143,6 +154,19 @@ def test_the_loss_of_a_vector_is_what_it_adds_to_its_batch_s(reconstruction):
     assert vector_losses(kept, x).mean().item() == pytest.approx(kept.losses(x).total.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("decoder", ["unit", "free"])
+def test_the_loss_of_a_vector_knows_the_warm_up_and_the_lengths_of_free_rows(decoder):
+    sae, x = built(Relu(latents=H, init="kaiming", l1=0.5, decoder=decoder)), torch.from_numpy(DATA)
+    if decoder == "free":
+        sae.dictionary.data.mul_(torch.linspace(0.3, 3, H)[:, None])
+    whole = vector_losses(sae, x).detach()
+    sae.sparsity_scale = 0.25
+    each = vector_losses(sae, x).detach()
+    torch.testing.assert_close(each, torch.stack([sae.losses(row[None]).total for row in x]).detach())
+    penalty = (0.5 * sae.encode(x) @ sae.dictionary.norm(dim=1)).detach()
+    torch.testing.assert_close(whole - each, 0.75 * penalty, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("power", [2.0, 1.0, 0.0])
 def test_a_vector_is_drawn_with_the_power_of_its_loss(power):
     sae, sample = built(), torch.from_numpy(DATA[:12]) * torch.linspace(0.5, 2, 12)[:, None]
@@ -150,7 +174,7 @@ def test_a_vector_is_drawn_with_the_power_of_its_loss(power):
     expected = losses**power / (losses**power).sum()
     generator, counts = torch.Generator().manual_seed(7), np.zeros(12)
     for _ in range(4000):
-        found = drawn(sae, sample, 1, power, generator, chunk=5)
+        found = drawn_from(sae, sample, 1, power, generator, chunk=5)
         counts[(sample == found).all(dim=1).nonzero().item()] += 1
     assert chisquare(counts, 4000 * expected).pvalue > 0.01
     other = losses**1.5 / (losses**1.5).sum()  # the test would see another power
@@ -161,11 +185,11 @@ def test_no_vector_is_drawn_twice_and_none_without_a_direction():
     sae, sample = built(), torch.from_numpy(DATA[:30]).clone()
     sample[[2, 9]] = 0
     generator = torch.Generator().manual_seed(0)
-    found = drawn(sae, sample, 100, 2.0, generator)
+    found = drawn_from(sae, sample, 100, 2.0, generator)
     assert len(found) == 28 and len(torch.unique(found, dim=0)) == 28 and found.norm(dim=1).min() > 0
-    assert len(drawn(sae, sample, 5, 2.0, generator)) == 5
-    assert drawn(sae, torch.zeros(4, D), 3, 2.0, generator).shape == (0, D)
-    assert drawn(sae, torch.zeros(0, D), 3, 2.0, generator).shape == (0, D)
+    assert len(drawn_from(sae, sample, 5, 2.0, generator)) == 5
+    assert drawn_from(sae, torch.zeros(4, D), 3, 2.0, generator).shape == (0, D)
+    assert drawn_from(sae, torch.zeros(0, D), 3, 2.0, generator).shape == (0, D)
 
 
 def test_vectors_that_are_all_rebuilt_are_drawn_alike():
@@ -176,7 +200,7 @@ def test_vectors_that_are_all_rebuilt_are_drawn_alike():
         sae.encoder_bias.zero_()
     sample = torch.from_numpy(DATA[:6])
     assert not vector_losses(sae, sample).any()
-    assert len(drawn(sae, sample, 4, 2.0, torch.Generator().manual_seed(0))) == 4
+    assert len(drawn_from(sae, sample, 4, 2.0, torch.Generator().manual_seed(0))) == 4
 
 
 def test_where_no_latent_is_dead_no_vector_is_looked_at(tmp_path):
@@ -188,21 +212,21 @@ def test_where_no_latent_is_dead_no_vector_is_looked_at(tmp_path):
 def test_fewer_vectors_than_dead_latents_restart_as_many(vectors, tmp_path):
     sae = built(dead=[])
     look = Dying(sae)
-    rounds = fit([sae], tmp_path, draw=lambda most, _: torch.from_numpy(DATA[:vectors]), callbacks=[look])
+    rounds = fit([sae], tmp_path, draw=lambda *_: sample_of(torch.from_numpy(DATA[:vectors])), callbacks=[look])
     assert rounds[1] == {"epoch": 1, "autoencoder": 0, "dead": 5, "restarted": vectors}
     changed = look.after["dictionary"].ne(look.before["dictionary"]).any(dim=1).nonzero().squeeze(1).tolist()
     assert changed == DEAD[:vectors]
     tiny = built()
-    fit([tiny], tmp_path / "tiny", vectors=DATA[:3], draw=lambda most, _: torch.from_numpy(DATA[:3]))
+    fit([tiny], tmp_path / "tiny", vectors=DATA[:3], draw=lambda *_: sample_of(torch.from_numpy(DATA[:3])))
     assert tiny.dictionary.isfinite().all()
 
 
 def test_the_sample_is_as_large_as_asked_and_its_seed_changes_with_the_epoch(tmp_path):
     asked = []
 
-    def draw(most: int, seed: int) -> torch.Tensor:
+    def draw(most: int, seed: int) -> Sample:
         asked.append((most, seed))
-        return all_vectors(most, seed) * 0 + 1e-3 * torch.randn(80, D, generator=torch.Generator().manual_seed(seed))
+        return sample_of(1e-3 * torch.randn(80, D, generator=torch.Generator().manual_seed(seed)))
 
     class Bury(Callback):
         def on_train_epoch_end(self, trainer, module) -> None:
@@ -239,3 +263,35 @@ def test_a_window_is_since_the_last_round_and_one_firing_is_a_life(tmp_path):
     )
     rounds = fit_saes([sae], job, tmp_path)
     assert [(one["epoch"], one["dead"]) for one in rounds] == [(1, 4), (3, 5)]
+
+
+def test_a_round_reads_one_sample_in_chunks_for_all_autoencoders_and_then_what_was_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr(sae_resample, "CHUNK", 16)
+    reads: dict[int, list[list[int]]] = {}
+
+    def draw(most: int, seed: int) -> Sample:
+        assert seed not in reads
+        own = reads[seed] = []
+        return Sample(np.arange(70), lambda rows: own.append(rows.tolist()) or torch.from_numpy(DATA[rows]))
+
+    saes = [built(), built(dead=[]), built(TopK(latents=H, k=H, auxk=0, bias="zeros"), dead=DEAD[:2])]
+    rounds = fit(saes, tmp_path, draw=draw)
+    dead = [one["dead"] for one in rounds[:3]]
+    assert dead == [5, 0, 2] == [one["restarted"] for one in rounds[:3]]
+    (*parts, first, third) = reads[min(reads)]
+    assert [len(part) for part in parts] == [14] * 5 and np.concatenate(parts).tolist() == list(range(70))
+    assert (len(first), len(third)) == (5, 2)
+    reads.clear()
+    alone = built()
+    fit([alone], tmp_path / "alone", draw=draw)
+    assert torch.equal(alone.dictionary, saes[0].dictionary)
+
+
+def test_a_sample_takes_rows_in_any_order_and_has_parts_of_one_size():
+    sample = Sample(np.array([3, 5, 6, 8, 9]), lambda rows: torch.from_numpy(DATA[rows]))
+    assert torch.equal(sample.take(torch.tensor([4, 0])), torch.from_numpy(DATA[[9, 3]])) and len(sample) == 5
+    parts = list(sample.chunks(4))
+    assert [len(part) for part in parts] == [3, 2] and torch.equal(
+        torch.cat(parts), torch.from_numpy(DATA[[3, 5, 6, 8, 9]])
+    )
+    assert not list(Sample(np.arange(0), lambda _: pytest.fail("nothing to read")).chunks(4))

@@ -27,7 +27,7 @@ from aaca.runtime.stages import PROGRESS
 from aaca.training.checkpoints import found
 from aaca.training.fit_sae import SaeJob, fit_saes
 from aaca.training.resume import ResumeSpec
-from aaca.training.sae_resample import Resampling
+from aaca.training.sae_resample import Resampling, Sample
 from aaca.training.sparse_autoencoder import SaeTraining
 from aaca.training.trainer import TrainerSpec
 from tests.toys import Killed, Stop
@@ -67,10 +67,10 @@ def job(stores, plan: SaeTraining = SHORT, seed: int = 3, **more: Any) -> SaeJob
     return SaeJob(train, val, plan, CPU, seed, {}, draw(stores[0]), **every)
 
 
-def draw(store) -> Callable[[int, int], torch.Tensor]:
-    def drawn(most: int, seed: int) -> torch.Tensor:
+def draw(store) -> Callable[[int, int], Sample]:
+    def drawn(most: int, seed: int) -> Sample:
         rows = np.random.default_rng(seed).permutation(store.n)[:most]
-        return torch.from_numpy(store.gather(rows))
+        return Sample(np.sort(rows), lambda rows: torch.from_numpy(store.gather(rows)))
 
     return drawn
 
@@ -246,9 +246,9 @@ def test_without_validation_the_curve_has_training_losses_alone(stores, tmp_path
 def test_a_loss_that_is_not_finite_is_an_error_at_the_first_update_and_at_an_epoch_s_end(stores, tmp_path):
     (sae,) = built(SPECS[0])
     sae.bias.data[0] = math.nan
-    with pytest.raises(AacaError, match=r"^update 0: the loss is nan; lower training\.lr$"):
+    with pytest.raises(AacaError, match=r"^update 0: the loss is nan; lower sae\.training\.lr$"):
         fit_saes([sae], job(stores), tmp_path / "start")
-    with pytest.raises(AacaError, match=r"^epoch 0: reconstruction is (nan|inf); lower training\.lr$"):
+    with pytest.raises(AacaError, match=r"^epoch 0: reconstruction is (nan|inf); lower sae\.training\.lr$"):
         fit_saes(built(SPECS[0]), job(stores, SaeTraining(epochs=2, batch_size=B, lr=1e30)), tmp_path / "later")
 
 

@@ -41,7 +41,7 @@ class SaeConcepts(Rival):
     def suspects(self, findings: Findings) -> list[Suspect]:
         """Of every class and rival with enough failures."""
         assert findings.named is not None
-        names, kinds = sorted(set(findings.named.names)), kinds_of()
+        names, kinds = sorted({name for name in findings.named.names if name}), kinds_of()
         audit, train = (
             by_name(codes, findings.named.names, names) for codes in (findings.named.audit, findings.named.train)
         )
@@ -70,8 +70,9 @@ class SaeConcepts(Rival):
 def by_name(codes: csr_array, of: list[str], names: list[str]) -> csr_array:
     """How strongly images `[N]` show each of `names`: the sum over the latents called so, CSR `[N, names]`."""
     columns = {name: column for column, name in enumerate(names)}
-    ones = np.ones(len(of), dtype=np.float32)
-    called = csr_array((ones, (np.arange(len(of)), [columns[name] for name in of])), shape=(len(of), len(names)))
+    rows = [latent for latent, name in enumerate(of) if name in columns]
+    places = (rows, [columns[of[latent]] for latent in rows])
+    called = csr_array((np.ones(len(rows), dtype=np.float32), places), shape=(len(of), len(names)))
     return csr_array(codes @ called)
 
 

@@ -35,9 +35,11 @@ class Archetypal(SaeSpec):
     def build(self, known: Known, generator: torch.Generator) -> "ArchetypalAutoencoder":
         """The autoencoder before training. Raises `ConfigError` for more K than latents, more anchors than data."""
         if self.k > self.size(known.dim):
-            raise ConfigError(f"sae.k: {self.k}; expected at most the {self.size(known.dim)} latents")
+            raise ConfigError(f"sae.model.k: {self.k}; expected at most the {self.size(known.dim)} latents")
         if self.anchors > len(known.sample):
-            raise ConfigError(f"sae.anchors: {self.anchors}; expected at most the sample's {len(known.sample)} vectors")
+            raise ConfigError(
+                f"sae.model.anchors: {self.anchors}; expected at most the sample's {len(known.sample)} vectors"
+            )
         return ArchetypalAutoencoder(self, known, generator)
 
 

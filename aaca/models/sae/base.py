@@ -107,7 +107,7 @@ def start_weights(spec: SaeSpec, known: Known, generator: torch.Generator) -> We
     dictionary = F.normalize(torch.randn(latents, dim, generator=generator), dim=1)
     if spec.init == "datapoint":
         if not len(known.sample):
-            raise ConfigError("sae.init: datapoint needs vectors to start from; expected transpose")
+            raise ConfigError("sae.model.init: datapoint needs vectors to start from; expected transpose")
         rows = torch.randint(len(known.sample), (latents,), generator=generator)
         points = known.sample[rows] - known.mean
         dictionary = F.normalize(0.8 * F.normalize(points, dim=1) + 0.2 * dictionary, dim=1)  # never two alike

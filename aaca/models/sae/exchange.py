@@ -2,12 +2,15 @@
 
 What is read is checked key by key and shape by shape; nothing is unpickled but tensors. Of a folder the page (JSON) is
 written last, so a folder that has one is whole.
+
+With the `scaling` of its vectors an autoencoder is written so that it takes vectors as they were before: x̂ is then in
+their units, and codes are the old ones over its factor. A scaling to unit length is no affine map: `DataError`.
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -23,6 +26,9 @@ from aaca.models.sae.topk import TopK
 from aaca.runtime.config import TARGET, parse
 from aaca.runtime.errors import ConfigError, DataError, nearest
 from aaca.runtime.files import atomic_path, file_sha256, read_json, write_json
+
+if TYPE_CHECKING:  # it brings the image towers
+    from aaca.models.bottleneck import Scaling
 
 MODEL, PAGE = "model.safetensors", "sae.json"
 LENS_MODEL, LENS_PAGE, LENS_FORMAT = "sae_weights.safetensors", "cfg.json", "6.0.0"  # of SAELens' configs since then
@@ -125,12 +131,13 @@ def read_dncbm(path: Path) -> SparseAutoencoder:
     return _imported(path, "AutoEncoder", tensors)
 
 
-def write_dncbm(sae: SparseAutoencoder, path: Path) -> None:
-    """A `relu` autoencoder as a DN-CBM state dict. Raises `DataError` for any other."""
+def write_dncbm(sae: SparseAutoencoder, path: Path, scaling: "Scaling | None" = None) -> None:
+    """A `relu` autoencoder as a DN-CBM state dict, `scaling` folded in. Raises `DataError` for any other."""
     if not isinstance(sae.spec, Relu):
         raise DataError(f"{path}: {sae.spec.name} cannot be written as DN-CBM; expected relu")
+    state = _theirs(sae, DNCBM, path, scaling)
     with atomic_path(path) as temporary:
-        torch.save(_theirs(sae, DNCBM), temporary)
+        torch.save(state, temporary)
 
 
 def read_saelens(folder: Path) -> SparseAutoencoder:
@@ -160,8 +167,8 @@ def read_saelens(folder: Path) -> SparseAutoencoder:
     return _imported(path, kinds[kind], tensors, config.get("rescale_acts_by_decoder_norm") is True)
 
 
-def write_saelens(sae: SparseAutoencoder, folder: Path) -> None:
-    """Write `cfg.json` and `sae_weights.safetensors` that SAELens 6 loads with the same codes."""
+def write_saelens(sae: SparseAutoencoder, folder: Path, scaling: "Scaling | None" = None) -> None:
+    """Write `cfg.json` and `sae_weights.safetensors` that SAELens 6 loads with the same codes, `scaling` folded in."""
     spec = sae.spec
     kinds: dict[type[SaeSpec], str] = {Relu: "standard", BatchTopK: "jumprelu", TopK: "topk", Archetypal: "topk"}
     kinds |= {JumpRelu: "jumprelu", Gated: "gated"}
@@ -177,7 +184,7 @@ def write_saelens(sae: SparseAutoencoder, folder: Path) -> None:
     }
     if isinstance(spec, TopK | Archetypal) and kind == "topk":
         config |= {"k": spec.k, "rescale_acts_by_decoder_norm": False}
-    _publish(folder, LENS_MODEL, _theirs(sae, SAELENS[kind]), LENS_PAGE, config)
+    _publish(folder, LENS_MODEL, _theirs(sae, SAELENS[kind], folder, scaling), LENS_PAGE, config)
 
 
 def read_dictionary_learning(folder: Path) -> SparseAutoencoder:
@@ -190,14 +197,18 @@ def read_dictionary_learning(folder: Path) -> SparseAutoencoder:
     return _imported(path, kind, _ours(path, _tensors(path), DICTIONARY_LEARNING[kind]))
 
 
-def write_dictionary_learning(sae: SparseAutoencoder, folder: Path) -> None:
-    """Write `ae.pt` and `config.json` that dictionary_learning loads. Raises `DataError` for what it has not."""
+def write_dictionary_learning(sae: SparseAutoencoder, folder: Path, scaling: "Scaling | None" = None) -> None:
+    """Write `ae.pt` and `config.json` that dictionary_learning loads, `scaling` folded in.
+
+    Raises `DataError` for what it has not.
+    """
     kinds: dict[type[SaeSpec], str] = {Relu: "AutoEncoder", BatchTopK: "BatchTopKSAE", TopK: "AutoEncoderTopK"}
     kind = _kind(sae, kinds | {Gated: "GatedAutoEncoder"}, folder)
     trainer = {"dict_class": kind, "activation_dim": len(sae.bias), "dict_size": sae.latents}
     if isinstance(sae.spec, TopK):
         trainer["k"] = sae.spec.k
-    _publish(folder, DL_MODEL, _theirs(sae, DICTIONARY_LEARNING[kind]), DL_PAGE, {"trainer": trainer})
+    state = _theirs(sae, DICTIONARY_LEARNING[kind], folder, scaling)
+    _publish(folder, DL_MODEL, state, DL_PAGE, {"trainer": trainer})
 
 
 def _kind(sae: SparseAutoencoder, kinds: Mapping[type[SaeSpec], str], folder: Path) -> str:
@@ -259,12 +270,14 @@ def _ours(path: Path, state: dict[str, Tensor], layout: Layout) -> dict[str, Ten
     return found
 
 
-def _theirs(sae: SparseAutoencoder, layout: Layout) -> dict[str, Tensor]:
+def _theirs(sae: SparseAutoencoder, layout: Layout, path: Path, scaling: "Scaling | None") -> dict[str, Tensor]:
     state = {name: _plain(value).float() for name, value in sae.state_dict().items()}
     state["dictionary"] = _plain(sae.atoms).float()
     if "log_threshold" in state:
         state["threshold"] = state["log_threshold"].exp()
     state.setdefault("threshold", torch.tensor(-1.0))
+    if scaling is not None:
+        state |= _folded(path, state, scaling)
     state["k"] = torch.tensor(getattr(sae.spec, "k", 0), dtype=torch.int32)
     found = {}
     for key, (name, shape) in layout.items():
@@ -273,6 +286,22 @@ def _theirs(sae: SparseAutoencoder, layout: Layout) -> dict[str, Tensor]:
             value = value.clamp(min=0).expand(sae.latents)  # one threshold for all, 0 while it is not known
         value = value.T if shape[-2:] == ("d", "h") else value
         found[key] = (value[None] if shape[:1] == (1,) else value).clone(memory_format=torch.contiguous_format)
+    return found
+
+
+def _folded(path: Path, state: Mapping[str, Tensor], scaling: "Scaling") -> dict[str, Tensor]:
+    """What changes so that x is taken instead of (x − o) f: b to b / f + o; all in units of codes is divided by f.
+
+    W_e and D stay, so rows of length 1 do too.
+    """
+    if scaling.unit:
+        raise DataError(
+            f"{path}: vectors of unit length cannot be folded into weights; expected sae.scale none or sqrt_d"
+        )
+    factor = scaling.factor
+    found = {name: state[name] / factor for name in {"encoder_bias", "mag_bias"} & set(state)}
+    found["bias"] = state["bias"] / factor + _plain(scaling.offset).float()
+    found["threshold"] = torch.where(state["threshold"] < 0, state["threshold"], state["threshold"] / factor)
     return found
 
 

@@ -39,8 +39,8 @@ class Matryoshka(BatchTopK):
         ends = self.ends(known.dim)
         if not ends or self.prefixes[-1] != 1 or any(low >= high for low, high in pairwise([0, *ends])):
             raise ConfigError(
-                f"sae.prefixes: {self.prefixes}; expected ascending shares of the {self.size(known.dim)} latents that "
-                "end with 1.0, each with at least one more latent"
+                f"sae.model.prefixes: {self.prefixes}; expected ascending shares of the {self.size(known.dim)} latents "
+                "that end with 1.0, each with at least one more latent"
             )
         return MatryoshkaAutoencoder(self, known, generator)
 
@@ -62,7 +62,8 @@ class MatryoshkaAutoencoder(BatchTopKAutoencoder):
             pre = pre_activations(x, self.encoder, self.encoder_bias, self.bias, product_kind(x))
             rows, columns = self.kept(pre)
             values = pre[rows, columns]
-            self._follow(values)
+            if self.training:
+                self._follow(values)
         fired = torch.zeros(self.latents, dtype=torch.bool, device=x.device)
         fired[columns] = True
         if x.device.type == "cpu":

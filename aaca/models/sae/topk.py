@@ -47,7 +47,7 @@ class TopK(SaeSpec, Dying):
     def check_k(self, known: Known) -> None:
         """Raise `ConfigError` where K exceeds the latents."""
         if self.k > self.size(known.dim):
-            raise ConfigError(f"sae.k: {self.k}; expected at most the {self.size(known.dim)} latents")
+            raise ConfigError(f"sae.model.k: {self.k}; expected at most the {self.size(known.dim)} latents")
 
 
 class TopKAutoencoder(SparseAutoencoder):

@@ -8,6 +8,7 @@ import aaca.models.sae.fused as fused
 from aaca.models.sae.bags import Bags, group_size, largest
 from aaca.models.sae.base import Known
 from aaca.models.sae.batchtopk import BatchTopK
+from aaca.models.sae.batchtopk import batch_largest as largest_of_all
 from aaca.models.sae.relu import Relu
 from aaca.models.sae.topk import TopK
 
@@ -225,6 +226,10 @@ def test_a_batch_keeps_its_largest_whatever_the_running_threshold(threshold):
     rows, columns = sae.kept(pre)
     expected = pre.flatten().topk(3 * B).values
     assert torch.equal(pre[rows, columns].sort(descending=True).values, expected)
+    for found, wanted in zip(largest_of_all(pre, 3 * B), (rows, columns), strict=True):  # as on other devices
+        assert torch.equal(found, wanted)
+    few = torch.where(pre > 2.5, pre, -pre.abs())
+    assert all(map(torch.equal, largest_of_all(few, 3 * B), torch.nonzero(pre > 2.5, as_tuple=True)))
     assert bool((torch.diff(rows) >= 0).all()) and len(set(zip(rows.tolist(), columns.tolist(), strict=True))) == 3 * B
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from aaca.models.bottleneck import Scaling
 from aaca.models.sae.archetypal import Archetypal
 from aaca.models.sae.base import Known
 from aaca.models.sae.batchtopk import BatchTopK
@@ -326,3 +327,38 @@ def test_what_a_format_has_no_place_for_is_refused(tmp_path):
     torch.save(state | {"decoder.weight": 2 * state["decoder.weight"]}, tmp_path / "ae.pt")
     with pytest.raises(DataError, match=r"rows of the dictionary of length 2; expected 1"):
         read_dictionary_learning(tmp_path)
+
+
+FORMATS = {
+    "dncbm": (write_dncbm, read_dncbm, {"relu"}),
+    "saelens": (write_saelens, read_saelens, {"relu", "topk", "batchtopk", "matryoshka", "jumprelu", "gated"}),
+    "dl": (write_dictionary_learning, read_dictionary_learning, set(DL)),
+}
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("spec", SPECS[:-1], ids=lambda spec: f"{spec.name}-{spec.init}")
+def test_a_scaling_is_folded_in_so_that_raw_vectors_are_taken(spec, form, tmp_path):
+    write, read, kinds = FORMATS[form]
+    if spec.name not in kinds:
+        return
+    sae, raw = built(spec), 3 * vectors() + 1
+    scaling = Scaling(torch.linspace(-1, 2, D), 0.37)
+    write(sae, tmp_path / "sae", scaling)
+    again = read(tmp_path / "sae")
+    seen = scaling(raw)
+    codes = sae.encode(seen)
+    assert 0.05 < (codes > 0).float().mean() < 0.95
+    torch.testing.assert_close(again.encode(raw), codes / 0.37, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(again(raw), sae(seen) / 0.37 + scaling.offset, rtol=1e-5, atol=1e-5)
+    assert (again(raw) - sae(raw)).abs().max() > 0.1  # it matters
+
+
+def test_a_threshold_that_is_not_known_stays_so_and_unit_length_is_refused(tmp_path):
+    fresh = BatchTopK(latents=H, k=3).build(Known(D, *torch.zeros(2, D), vectors()), torch.Generator().manual_seed(0))
+    write_dictionary_learning(fresh, tmp_path / "new", Scaling(torch.zeros(D), 4.0))
+    assert read_dictionary_learning(tmp_path / "new").threshold.item() == -1
+    for write in (write_saelens, write_dictionary_learning, write_dncbm):
+        with pytest.raises(DataError, match=r"unit length cannot be folded .*; expected sae\.scale none or sqrt_d"):
+            write(built(SPECS[0]), tmp_path / "unit", Scaling(torch.zeros(D), 1.0, unit=True))
+        assert not (tmp_path / "unit").exists()

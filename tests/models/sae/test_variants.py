@@ -172,15 +172,26 @@ def test_matryoshka_with_one_prefix_is_batchtopk_and_its_first_latents_do_better
 
 @pytest.mark.parametrize("prefixes", [[], [0.5], [0.5, 0.25, 1.0], [0.5, 0.5, 1.0], [0.01, 1.0]])
 def test_prefixes_that_are_not_nested_are_one_line(prefixes):
-    with pytest.raises(ConfigError, match=r"sae\.prefixes: .*; expected ascending shares of the 32 latents"):
+    with pytest.raises(ConfigError, match=r"sae\.model\.prefixes: .*; expected ascending shares of the 32 latents"):
         built(Matryoshka(latents=H, k=3, prefixes=prefixes))
+
+
+def test_a_matryoshka_s_threshold_moves_in_training_alone():
+    sae, x = built(Matryoshka(latents=H, k=3)).eval(), vectors()
+    sae.losses(x)
+    assert sae.threshold.item() == -1
+    sae.train().losses(x)
+    kept = sae.threshold.item()
+    assert kept > 0
+    sae.eval().losses(3 * x)
+    assert sae.threshold.item() == kept
 
 
 def test_prefixes_come_from_a_config():
     node = {"_target_": "aaca.models.sae.matryoshka.Matryoshka", "prefixes": [0.5, 1], "k": 4}
-    assert parse(node, SaeSpec, "sae").prefixes == [0.5, 1.0]
-    with pytest.raises(ConfigError, match=r"sae\.prefixes"):
-        parse(node | {"prefixes": [0.5, 2.0]}, SaeSpec, "sae")
+    assert parse(node, SaeSpec, "sae.model").prefixes == [0.5, 1.0]
+    with pytest.raises(ConfigError, match=r"sae\.model\.prefixes"):
+        parse(node | {"prefixes": [0.5, 2.0]}, SaeSpec, "sae.model")
 
 
 def test_archetypal_is_its_formula_under_autograd():
@@ -238,9 +249,9 @@ def test_archetypal_starts_at_centroids_and_codes_of_an_atom_are_one():
 
 
 def test_wrong_numbers_of_anchors_and_codes_are_one_line():
-    with pytest.raises(ConfigError, match=r"sae\.anchors: 99; expected at most the sample's 60 vectors"):
+    with pytest.raises(ConfigError, match=r"sae\.model\.anchors: 99; expected at most the sample's 60 vectors"):
         built(Archetypal(latents=H, anchors=99, k=3))
-    with pytest.raises(ConfigError, match=r"sae\.k: 33; expected at most the 32 latents"):
+    with pytest.raises(ConfigError, match=r"sae\.model\.k: 33; expected at most the 32 latents"):
         built(Archetypal(latents=H, anchors=9, k=33))
 
 

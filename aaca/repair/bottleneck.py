@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from scipy.sparse import csr_array
 
-from aaca.concepts.concept_sets import ConceptSets
-from aaca.concepts.intervene import Selection, by_concepts, random_like
+from aaca.concepts.concept_sets import ConceptSets, normal
+from aaca.concepts.intervene import Selection
 from aaca.models.bottleneck import Bottleneck, BottleneckClassifier, Scaling, without
 from aaca.models.classifier import Classifier, ClassifierSource
 from aaca.models.sae import exchange
 from aaca.models.sae.base import SparseAutoencoder
 from aaca.models.zero_shot import ClipModel
 from aaca.repair.base import Repair, RepairContext
-from aaca.runtime.errors import AacaError, ConfigError
+from aaca.runtime.errors import AacaError
 from aaca.runtime.files import write_json
 from aaca.runtime.ranks import current
 from aaca.runtime.seeding import purpose_seed
@@ -108,30 +108,25 @@ class BottleneckRepair(Repair):
         return dict(current().share(summary))
 
     def chosen(self, given: ConceptModel, seed: int) -> Selection:
-        """The latents that are switched off.
-
-        Raises `AacaError` where the sets blame nothing, `ConfigError` where no others are left to draw.
-        """
+        """The latents that are switched off. Raises `AacaError` where the sets blame nothing."""
         if self.switch_off == "none":
             return Selection.of([])
         assert given.sets is not None
-        found = Selection.of([])
-        for selection in by_concepts(given.sets, given.names).values():
-            found = found | selection
+        blamed = {normal(concept.name) for own in given.sets.classes.values() for concept in own.confounded}
+        names = [normal(name) for name in given.names]
         live = np.flatnonzero(np.asarray(given.codes.sum(axis=0)).ravel() > 0)
-        found = Selection.of(set(found.latents) & set(live.tolist()), found.missing)
+        found = Selection.of((int(latent) for latent in live if names[latent] in blamed), sorted(blamed - set(names)))
         if not found.latents:
-            raise AacaError("repair: no live concept bears a blamed name; expected another discovery= or sae=")
+            said = ", ".join(sorted(blamed)) or "nothing is blamed"
+            raise AacaError(
+                f"repair: no live concept bears a blamed name ({said}); expected another discovery= or sae="
+            )
         for name in found.missing:
             log.warning("no latent is called %r: it cannot be switched off", name)
         if self.switch_off == "found":
             return found
-        if len(live) < 2 * len(found.latents):
-            raise ConfigError(
-                f"repair.switch_off: random, but of {len(live)} live concepts {len(found.latents)} bear a blamed name; "
-                "expected at most half, as with a smaller discovery.most"
-            )
-        return random_like(found, live, purpose_seed(seed, "random") % 2**31)
+        rng = np.random.default_rng(purpose_seed(seed, "random"))
+        return Selection.of(rng.choice(live, len(found.latents), replace=False))
 
     def restored(
         self, model: ClassifierSource, n_classes: int, recipe: Recipe, folder: Path, clip: ClipModel | None

@@ -104,7 +104,7 @@ def checked(probe: Probe, name: str, change: str) -> Probe:
     """The probe as it is; a warning where its solver stopped before the optimum. `change`: what would help."""
     if not probe.meta["converged"]:
         log.warning(
-            "%s: not at its optimum after %d steps (largest |subgradient| %.3g λ); try %s",
+            "%s: not at its optimum after %d steps (largest |subgradient| %.3g of λα); try %s",
             name,
             probe.meta["steps"],
             probe.meta["violation"],

@@ -127,16 +127,16 @@ def everywhere(vectors: Tensor | None, sae: SparseAutoencoder) -> Tensor:
 @torch.no_grad()
 def chances_of(saes: Sequence[SparseAutoencoder], sample: Sample, power: float, chunk: int) -> list[Tensor]:
     """For each autoencoder: (its loss of each vector of the sample)^power, 0 for vectors of length 0; float64 `[N]`."""
-    losses: list[list[Tensor]] = [[] for _ in saes]
-    directed: list[Tensor] = []
+    losses = torch.empty(len(saes), len(sample), dtype=torch.float64)  # all at once: small pieces split the heap
+    able = torch.empty(len(sample), dtype=torch.float64)
+    start = 0
     for part in sample.chunks(chunk):
-        directed.append((part.norm(dim=1) > 0).double().cpu())  # a vector of length 0 is no row of a dictionary
+        here = slice(start, start + len(part))
+        able[here] = part.norm(dim=1) > 0  # a vector of length 0 is no row of a dictionary
         for sae, own in zip(saes, losses, strict=True):
-            own.append(vector_losses(sae, part.to(sae.bias)).double().cpu())
-    if not directed:
-        return [torch.zeros(0, dtype=torch.float64) for _ in saes]
-    able = torch.cat(directed)
-    found = [torch.cat(own).clamp(min=0).pow(power) * able for own in losses]
+            own[here] = vector_losses(sae, part.to(sae.bias))
+        start += len(part)
+    found = losses.clamp_(min=0).pow_(power).mul_(able)
     return [own if float(own.sum()) > 0 else able for own in found]
 
 

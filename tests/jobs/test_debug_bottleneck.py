@@ -54,8 +54,8 @@ def test_three_methods_end_with_an_outcome_and_share_what_is_not_the_layer(repai
     assert {name: len(stages(repaired, name)) for name in (*SHARED, "concept_sets", "refit")} == {
         **dict.fromkeys(SHARED, 1), "concept_sets": 1, "refit": 3,
     }  # fmt: skip
-    after = {name: outcome["after"]["accuracy"] for name, (_, outcome) in found.items()}
-    assert after["bottleneck_as_is"] > 0.4 > found["bottleneck"][1]["before"]["accuracy"]  # f0 has seen little, it not
+    after = {name: outcome["accuracy"] for name, (_, outcome) in found.items()}
+    assert after["bottleneck_as_is"] > 0.5 > found["bottleneck"][1]["before"]["accuracy"]  # f0 has seen little, it not
 
 
 def test_what_is_off_is_what_the_discovery_blamed(repaired):
@@ -88,7 +88,7 @@ def test_a_second_run_makes_nothing_again(repaired, run: Run, tmp_path):
     status, said = run(*arguments, f"paths.root={root}")
     assert status == 0 and "made in" in said and re.findall(r"  made in", said) == []
     first, again = (outcomes(part)["bottleneck"][1] for part in (repaired, root))
-    assert again["after"] == first["after"]
+    assert (again["accuracy"], again["groups"]) == (first["accuracy"], first["groups"])
 
 
 def test_another_choice_makes_another_layer_and_no_other_autoencoder(repaired, run: Run, tmp_path):
@@ -112,6 +112,8 @@ def test_people_may_say_what_is_blamed(repaired, run: Run, tmp_path):
     assert status == 0, said
     folder, _ = outcomes(root)["bottleneck"]
     assert ConceptSets.load(folder / "concept_sets.yaml", CLASSES).meta["annotator"] == "simulated: oracle"
+    (_, report) = max(reports(root), key=lambda pair: pair[0].stat().st_mtime)
+    assert report["off"] and report["no_latent_for"] == ["backdrop"]  # not a word of the vocabulary
     assert not (folder / "story.html").exists()  # it tells of what f0's own layers look at afterwards
 
 

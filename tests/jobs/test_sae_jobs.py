@@ -8,12 +8,14 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from scipy.sparse import load_npz
 
 from aaca.concepts.concept_sets import ClassConcepts, Concept, ConceptSets
 from aaca.data.embeddings import EmbeddingStore
 from aaca.data.synthetic_sparse import SyntheticSparse
 from aaca.evaluate.sparse import mcc, mmcs
+from aaca.models.timm_model import TimmModel
 from aaca.runtime.files import read_json
 from aaca.training.sparse_probe import Probe
 from experiments.sae_stages import load_sae
@@ -203,8 +205,8 @@ def test_intervene_compares_what_is_off_with_random_concepts_and_with_a_new_prob
     names = ["as it is", "zero: san*", "refitted without", "random, mean of 2", "random, refitted without, mean of 2"]
     assert found.index.tolist() == names and all(name in said for name in names)
     bottleneck = table(ran(run, root, "bottleneck"), "bottleneck").iloc[0]
-    for name in ("accuracy", "worst_group_accuracy", "balanced_accuracy"):
-        assert found.loc["as it is", name] == pytest.approx(bottleneck[f"test_{name}"])
+    for name in ("audit_accuracy", "audit_worst_group_accuracy", "test_accuracy", "test_worst_group_accuracy"):
+        assert found.loc["as it is", name] == pytest.approx(bottleneck[name])
     frame = pd.read_parquet(folder(said) / "names.parquet").query("rank == 1")
     chosen = frame.query("word == 'sand' and density > 0")["latent"].tolist()
     assert found["latents"].tolist() == [0, *[len(chosen)] * 4] and len(chosen) > 1
@@ -214,7 +216,8 @@ def test_intervene_compares_what_is_off_with_random_concepts_and_with_a_new_prob
     codes[:, chosen] = 0
     probe = Probe.load(stages(root, "probe")[0] / "probe")
     accuracy = (probe.logits(codes).argmax(axis=1) == test.labels).mean()
-    assert found.loc["zero: san*", "accuracy"] == pytest.approx(accuracy) != found.loc["as it is", "accuracy"]
+    assert found.loc["zero: san*", "test_accuracy"] == pytest.approx(accuracy)
+    assert found.loc["as it is", "test_accuracy"] != pytest.approx(accuracy)
 
 
 @pytest.mark.parametrize("way", ["latents=[35,72,15,23]", "text=[grass]", "sets=sets.yaml"])
@@ -249,6 +252,19 @@ def test_planted_vectors_and_how_many_directions_are_found_again(run, tmp_path):
     assert 0.3 < row["mcc"] <= row["mmcs"] < 1 and {"mmcs", "mcc", "recovered"} <= set(re.findall(r"\w+", said))
     assert row["latents"] == 32
     assert "can be named by words" in refused(run, "name", *PLANTED, f"paths.root={tmp_path}")
+
+
+def test_an_autoencoder_is_exported_and_taken_again_in_the_place_of_training_one(run, tmp_path):
+    given = (*PLANTED, "dataset.dim=16", "dataset.atoms=24", f"paths.root={tmp_path}")
+    status, said = run("sae", *given, "export=saelens")
+    assert status == 0, said
+    (row,) = table(said, "sae").to_dict("records")
+    for path, kind in ((stages(tmp_path, "sae")[0], "aaca"), (folder(said) / "saelens_0", "saelens")):
+        status, again = run("sae", *given, f"trained.path='{path}'", f"trained.format={kind}")
+        assert status == 0 and kinds(again) == ["sae"], again
+        (other,) = table(again, "sae").to_dict("records")
+        assert (other["mcc"], other["mmcs"]) == pytest.approx((row["mcc"], row["mmcs"]), rel=1e-5)
+        assert other["explained_variance"] == pytest.approx(row["explained_variance"], abs=0.05)  # of all vectors
 
 
 def test_two_processes_train_one_autoencoder_and_print_one_table(run, tmp_path):
@@ -289,15 +305,28 @@ def test_tars_are_embedded_and_named_and_what_cannot_be_read_is_listed(run, tmp_
     assert line == f"{tmp_path}/none: no .tar file; expected a folder of them, one of them, or a pattern"
 
 
-def test_embeddings_of_a_classifier_can_be_learnt_from_but_not_named(root, run):
-    given = ("features.of=model", "model=small_resnet", "sae.training.batch_size=64")
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory) -> tuple[str, ...]:
+    """Vectors of a network whose weights are in a file."""
+    file = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    kwargs = {"layers": [1, 1, 1, 1], "channels": [16, 32, 64, 128], "stem_type": "deep", "stem_width": 8}
+    torch.manual_seed(0)
+    weights = TimmModel("resnet18", 64, kwargs=kwargs).build(4).backbone.state_dict()
+    save_file({name: value.contiguous() for name, value in weights.items()}, file)
+    return "features.of=model", "model=small_resnet", f"+model.checkpoint={file}"
+
+
+def test_embeddings_of_a_classifier_can_be_learnt_from_but_not_named(root, run, classifier):
+    given = (*classifier, "sae.training.batch_size=64")
     said = ran(run, root, "sae", *given)
     assert kinds(said) == ["embeddings", "embeddings", "sae"]
     encoders = [stored(stage).about["encoder"] for stage in stages(root, "embeddings")[-2:]]
-    assert all("templates" not in encoder for encoder in encoders)
+    assert all(encoder["name"] == "resnet18" and "templates" not in encoder for encoder in encoders)
     line = refused(run, "name", *SMALL, *given, f"paths.root={root}")
     assert line.startswith("features.of: only latents of an image-text model's vectors can be named by words")
     assert made(ran(run, root, "sae", *given, "~clip")) == []  # which is not read
+    line = refused(run, "sae", *SMALL, "sae=relu", "sae.model.alignment=0.1", *classifier, f"paths.root={root}")
+    assert line.startswith("sae.model.alignment: needs words, and so an image-text model's vectors")
 
 
 def test_alignment_pulls_codes_towards_the_vocabulary_s_words(root, run, tmp_path):
@@ -321,30 +350,30 @@ def test_alignment_pulls_codes_towards_the_vocabulary_s_words(root, run, tmp_pat
 CLASSIFIER = ("features.of=model", "model=small_resnet")
 MISTAKES = [
     ("sae", ["+sae.model.kk=3"], "sae.model.kk"),
-    ("sae", ["sae.model.k=300"], "k: 300; expected at most the 256 latents"),
+    ("sae", ["sae.model.k=300"], "sae.model.k: 300; expected at most the 256 latents"),
     ("sae", ["sae.training.batch_size=400"], "sae.training.batch_size: 400 on 1 device(s), but there are 304 training"),
-    ("sae", ["sae=relu", "sae.model.alignment=0.1", *CLASSIFIER], "sae.model.alignment: needs words, and so an image-"),
     ("sae", ["~clip"], "clip: missing, and features.of=clip needs it"),
     ("sae", ["features.of=model"], "features.of: model and model= go together; expected both or neither"),
+    ("sae", CLASSIFIER, "model: its weights are random, and so would the vectors be"),
     ("sae", ["features.splits=[trian]"], "features.splits: 'trian'; nearest valid: train"),
+    ("sae", ["features.splits=[train,test]"], "features.splits: 'test'; no autoencoder learns from test"),
+    ("sae", ["trained.path=nowhere"], "trained.path: nothing at nowhere"),
     ("name", ["naming.vocabulary=words.txt"], "words.txt: 'sand' stands on lines 1 and 3; expected every word once"),
     ("bottleneck", ["probe.strength=-1"], "probe.strength"),
     ("bottleneck", ["dataset=synthetic_sparse"], "dataset: SyntheticSparse has no labelled splits"),
     ("intervene", [], "intervene: nothing given; expected one of names, latents, text, sets"),
     ("intervene", ["intervene.names=[sand]", "intervene.latents=[1]"], "intervene: names, latents given; expected one"),
     ("intervene", ["intervene.names=[sand]", "intervene.against=[a]"], "intervene.against: given, but intervene.text"),
-    ("intervene", ["intervene.names=[sandd]"], "'sandd' fits no concept; nearest valid: sand"),
-    ("intervene", ["intervene.text=[sandd]"], "intervene.text: 'sandd' is not in the vocabulary"),
-    ("intervene", ["intervene.latents=[256]"], "256; expected 0…255"),
-    ("intervene", ["intervene.latents=[35]", "intervene.kind=scale"], "None; expected a number ≥ 0 for 'scale'"),
+    ("intervene", ["intervene.names=[sandd]"], "intervene.names: 'sandd' fits no concept; nearest valid: sand"),
+    ("intervene", ["intervene.text=[sandd]"], "intervene.text: 'sandd' is not in the vocabulary; nearest valid: sand"),
+    ("intervene", ["intervene.latents=[256]"], "intervene.latents: 256; expected 0…255"),
+    ("intervene", ["intervene.latents=[35]", "intervene.kind=scale"], "intervene.value: None; expected a number ≥ 0"),
 ]
 
 
 @pytest.mark.parametrize(("job", "arguments", "said"), MISTAKES)
 def test_what_makes_no_sense_is_one_line(job, arguments, said, root, run, tmp_path):
     (tmp_path / "words.txt").write_text("sand\ngrass\nsand\n")
-    given = [item for item in SMALL if not (item.startswith("sae=") and "sae=relu" in arguments)]
-    if "dataset=synthetic_sparse" in arguments:
-        given.remove("size=smoke")
-    line = refused(run, job, *given, *arguments, f"paths.root={root}")
+    size = "size=demo" if "dataset=synthetic_sparse" in arguments else "size=smoke"
+    line = refused(run, job, size, *SMALL[1:], *arguments, f"paths.root={root}")
     assert said in line, line

@@ -128,4 +128,4 @@ def test_a_probe_short_of_its_optimum_is_said(spec, solver, line, toy, tmp_path,
     (record,) = caplog.records
     said = record.getMessage()
     assert said.startswith(f"{type(spec).__name__}: not at its optimum after {found.meta['steps']} steps")
-    assert f"{found.meta['violation']:.3g} λ" in said and re.search(line, said)
+    assert f"{found.meta['violation']:.3g} of λα" in said and re.search(line, said)

@@ -21,11 +21,11 @@ from aaca.runtime.errors import AacaError
 from aaca.runtime.files import digest, read_json, write_json
 from aaca.runtime.ranks import current
 from aaca.runtime.stages import PROGRESS
-from aaca.training.checkpoints import VerifiedCheckpoints, newest
+from aaca.training.checkpoints import VerifiedCheckpoints
 from aaca.training.curves import Curves
 from aaca.training.finetune import FineTune
 from aaca.training.recipe import Recipe
-from aaca.training.resume import ResumeSpec, SaveProgress
+from aaca.training.resume import ResumeSpec, SaveProgress, left_by
 from aaca.training.trainer import TrainerSpec
 
 log = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ def fit_classifier(classifier: Classifier, job: FitJob, folder: Path) -> dict[st
         gradient_clip_val=recipe.clip_grad,
         check_val_every_n_epoch=1 if best else recipe.epochs,
     )
-    left = _left(folder / PROGRESS, job)
+    left = left_by(folder / PROGRESS, job.fingerprint(), job.resume.force)
     if left is not None:
         log.info("  %s  goes on after update %d of %d", job.label, int(left.stem), recipe.epochs * updates)
     loop.fit(module, datamodule=data, ckpt_path=left, weights_only=True)
@@ -165,13 +165,3 @@ def fit_classifier(classifier: Classifier, job: FitJob, folder: Path) -> dict[st
         classifier.save(folder / WEIGHTS)
         write_json(folder / SUMMARY, summary)
     return dict(ranks.share(summary))
-
-
-def _left(folder: Path, job: FitJob) -> Path | None:
-    """The checkpoint to go on from: rank 0 looks, all ranks agree."""
-    ranks, name = current(), None
-    if ranks.rank == 0:
-        file = newest(folder, job.fingerprint(), job.resume.force)
-        name = None if file is None else file.name
-    name = ranks.share(name)
-    return None if name is None else folder / name

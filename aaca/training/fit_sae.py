@@ -14,11 +14,10 @@ from aaca.data.embedding_batches import EmbeddingBatches, Resident, Scale, Shuff
 from aaca.models.sae.base import SaeSpec, SparseAutoencoder
 from aaca.runtime.config import identity
 from aaca.runtime.files import digest
-from aaca.runtime.ranks import current
 from aaca.runtime.stages import PROGRESS
-from aaca.training.checkpoints import VerifiedCheckpoints, newest
+from aaca.training.checkpoints import VerifiedCheckpoints
 from aaca.training.curves import Curves
-from aaca.training.resume import ResumeSpec, SaveProgress
+from aaca.training.resume import ResumeSpec, SaveProgress, left_by
 from aaca.training.sae_data import EmbeddingDataModule
 from aaca.training.sae_resample import ResampleDead, Resampling, Sample
 from aaca.training.sparse_autoencoder import SaeTraining, SparseAutoencoderModule
@@ -98,7 +97,7 @@ def fit_saes(saes: Sequence[SparseAutoencoder], job: SaeJob, folder: Path) -> li
     It goes on from what an interrupted call left in `folder` (checkpoints below `PROGRESS`); on the CPU the result is
     the same to the bit.
     """
-    ranks, plan = current(), job.training
+    plan = job.training
     resample = ResampleDead(job.resampling, job.draw, job.seed) if job.resampling else None
     module = SparseAutoencoderModule(saes, plan, plan.epochs * len(job.train))
     loop = job.trainer.make(
@@ -116,13 +115,8 @@ def fit_saes(saes: Sequence[SparseAutoencoder], job: SaeJob, folder: Path) -> li
         limit_val_batches=None if job.val is not None else 0,
         check_val_every_n_epoch=max(1, plan.epochs // 20),
     )
-    name = None
-    if ranks.rank == 0:
-        file = newest(folder / PROGRESS, job.fingerprint(), job.resume.force)
-        name = None if file is None else file.name
-    name = ranks.share(name)
-    if name is not None:
-        log.info("  %s  goes on after update %d of %d", job.label, int(Path(name).stem), module.updates)
-    left = None if name is None else folder / PROGRESS / name
+    left = left_by(folder / PROGRESS, job.fingerprint(), job.resume.force)
+    if left is not None:
+        log.info("  %s  goes on after update %d of %d", job.label, int(left.stem), module.updates)
     loop.fit(module, datamodule=EmbeddingDataModule(job.train, job.val), ckpt_path=left, weights_only=True)
     return resample.rounds if resample else []

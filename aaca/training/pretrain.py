@@ -24,10 +24,10 @@ from aaca.runtime.errors import AacaError
 from aaca.runtime.files import digest
 from aaca.runtime.ranks import current
 from aaca.runtime.stages import PROGRESS, spent
-from aaca.training.checkpoints import VerifiedCheckpoints, newest
+from aaca.training.checkpoints import VerifiedCheckpoints
 from aaca.training.curves import Curves
 from aaca.training.optim import learning_rate
-from aaca.training.resume import ResumeSpec, SaveProgress
+from aaca.training.resume import ResumeSpec, SaveProgress, left_by
 from aaca.training.trainer import TrainerSpec
 
 log = logging.getLogger(__name__)
@@ -165,7 +165,7 @@ def pretrain(module: Pretraining, job: PretrainJob, folder: Path, finish: Callab
     It goes on from what an interrupted call left in `folder` (checkpoints below `PROGRESS`); on the CPU the result is
     the same to the bit. `finish` runs on every rank after the last update.
     """
-    ranks, began, earlier = current(), time.monotonic(), spent(folder)
+    began, earlier = time.monotonic(), spent(folder)
     world = job.trainer.world
     updates = job.schedule.updates
     rows = max(
@@ -195,14 +195,9 @@ def pretrain(module: Pretraining, job: PretrainJob, folder: Path, finish: Callab
         gradient_clip_val=job.schedule.clip_grad,
         limit_val_batches=0,
     )
-    name = None
-    if ranks.rank == 0:
-        file = newest(folder / PROGRESS, job.fingerprint(), job.resume.force)
-        name = None if file is None else file.name
-    name = ranks.share(name)
-    if name is not None:
-        log.info("  %s  goes on after update %d of %d", job.label, int(Path(name).stem), updates)
-    left = None if name is None else folder / PROGRESS / name
+    left = left_by(folder / PROGRESS, job.fingerprint(), job.resume.force)
+    if left is not None:
+        log.info("  %s  goes on after update %d of %d", job.label, int(left.stem), updates)
     loop.fit(module, datamodule=data, ckpt_path=left, weights_only=True)
     finish()
     return earlier + time.monotonic() - began

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,8 +11,9 @@ import pytorch_lightning as pl
 from pydantic import Field
 from pytorch_lightning.callbacks import Callback
 
+from aaca.runtime.ranks import current
 from aaca.runtime.stages import note_spent, spent
-from aaca.training.checkpoints import SUFFIX
+from aaca.training.checkpoints import SUFFIX, newest
 
 log = logging.getLogger(__name__)
 SOON = 10  # updates until the next look at the clock, at most, while the pace is little known
@@ -28,6 +30,16 @@ class ResumeSpec:
     mode: Literal["auto", "never"] = "auto"
     force: bool = False
     every: Annotated[float, Field(ge=0)] = 300.0
+
+
+def left_by(folder: Path, fit: Mapping[str, Any], force: bool) -> Path | None:
+    """The checkpoint of this fit to go on from, where an interrupted one left any: rank 0 looks, all ranks agree."""
+    ranks, name = current(), None
+    if ranks.rank == 0:
+        file = newest(folder, fit, force)
+        name = None if file is None else file.name
+    name = ranks.share(name)
+    return None if name is None else folder / str(name)
 
 
 class SaveProgress(Callback):

@@ -28,12 +28,22 @@ def runs(root: str, name: str) -> pd.DataFrame:
         raise SystemExit(f"{root}: no run with {name}.csv; expected folders with it below {root}")
     settings = [dict(_flat(yaml.safe_load((file.parent / "config.yaml").read_text()))) for file in files]
     keys = sorted({key for setting in settings for key in setting})
-    varying = [key for key in keys if len({str(setting.get(key)) for setting in settings}) > 1 and _counts(key)]
+    varying = [key for key in keys if _varies(key, settings) and _counts(key)]
     frames = []
     for file, setting in zip(files, settings, strict=True):
         said = " ".join(_said(key, setting[key]) for key in varying if setting.get(key) is not None)
         frames.append(pd.read_csv(file).assign(setting=said))
     return pd.concat(frames, ignore_index=True)
+
+
+def _varies(key: str, settings: list[dict[str, Any]]) -> bool:
+    # an argument counts where it differs between runs of one class; else the class's name says it
+    owner = f"{key.rpartition('.')[0]}._target_"
+    classes = {None} if key == owner else {setting.get(owner) for setting in settings}
+    return any(
+        len({str(setting.get(key)) for setting in settings if cls is None or setting.get(owner) == cls}) > 1
+        for cls in classes
+    )
 
 
 def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:

@@ -11,7 +11,9 @@ from aaca.runtime.files import digest
 from aaca.runtime.stages import Stage, StageCache
 
 from .debug_config import DebugConfig
-from .sae_stages import SaeStages, load_names, load_sae
+from .sae_files import load_names, load_sae
+from .sae_names import names_of
+from .sae_stages import SaeStages
 
 SPLITS = ("train", "pool")  # whose images the autoencoder learns from, without labels
 
@@ -35,7 +37,7 @@ def stages_of(options: DebugConfig, cache: StageCache, benchmark_key: str, bench
 def _named(options: DebugConfig, stages: SaeStages, benchmark: Benchmark) -> tuple[Stage, Stage, list[str]]:
     assert options.clip is not None
     saes = stages.saes(options.naming)
-    names = stages.names(saes, options.naming, options.clip, benchmark.classes)
+    names = names_of(stages, saes, options.naming, options.clip, benchmark.classes)
     return saes, names, load_names(names)[1]
 
 

@@ -15,7 +15,7 @@ from aaca.runtime.stages import Stage
 from aaca.training.sparse_probe import Probe
 
 from .sae_config import InterveneConfig
-from .sae_stages import load_names, load_probe, load_sae
+from .sae_files import load_names, load_probe, load_sae
 
 if TYPE_CHECKING:
     from .sae_run import SaeRun

@@ -28,19 +28,9 @@ from aaca.runtime.trial import Trial
 
 from .debug_config import without_size_presets
 from .sae_config import SaeConfig
-from .sae_stages import (
-    CHECK,
-    CSV,
-    DUPLICATES,
-    NAMES,
-    ROUNDS,
-    STABILITY,
-    SaeStages,
-    load_metrics,
-    load_names,
-    load_probe,
-    load_sae,
-)
+from .sae_files import CHECK, CSV, DUPLICATES, NAMES, ROUNDS, STABILITY, load_metrics, load_names, load_probe, load_sae
+from .sae_names import names_of
+from .sae_stages import SaeStages
 
 log = logging.getLogger(__name__)
 TARGETS = (5, 10, 15, 20, 25, 30)
@@ -157,7 +147,7 @@ class SaeRun:
         stage = self.stages.saes(self.options.naming)
         source = self.stages.source
         classes = source.classes if isinstance(source, Benchmark) else ()
-        names = self.stages.names(stage, self.options.naming, self.options.text(), classes)
+        names = names_of(self.stages, stage, self.options.naming, self.options.text(), classes)
         truth = ground_truth(source) if isinstance(source, Benchmark) else None
         pure = None
         if truth is not None:

@@ -18,7 +18,7 @@ from aaca.evaluate.sparse import mcc, mmcs
 from aaca.models.timm_model import TimmModel
 from aaca.runtime.files import read_json
 from aaca.training.sparse_probe import Probe
-from experiments.sae_stages import load_sae
+from experiments.sae_files import load_sae
 from tests.data.test_webdataset_tars import encoded, write
 from tests.jobs.conftest import Run, command
 

@@ -72,7 +72,7 @@ def test_what_is_off_is_what_the_discovery_blamed(repaired):
     stage, report = by_count[tuple(own)]
     assert report["off"] == blamed and report["live"] == 256
     (drawn,) = set(by_count) - {(), tuple(own)}
-    assert len(drawn) == len(own) and not set(drawn) & set(own)
+    assert len(drawn) == len(own) and set(drawn) != set(own)
     for latents, (stage, _) in by_count.items():
         weight = Probe.load(stage / "probe").weight
         assert not weight[:, list(latents)].any() and weight.any()

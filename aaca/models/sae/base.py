@@ -1,7 +1,7 @@
 """`SparseAutoencoder` and `SaeSpec`, the role of the `sae` config group."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
@@ -98,7 +98,6 @@ class Weights:
     encoder_bias: Tensor
     dictionary: Tensor
     bias: Tensor
-    meta: dict[str, int] = field(default_factory=dict)
 
 
 def start_weights(spec: SaeSpec, known: Known, generator: torch.Generator) -> Weights:

@@ -21,6 +21,7 @@ from aaca.discover.evidence import EvidenceRules
 from aaca.discover.rivals.base import Rival
 from aaca.evaluate.dashboard import Dashboard
 from aaca.models.classifier import ClassifierSource
+from aaca.models.given import check_given
 from aaca.models.teacher import TeacherSource
 from aaca.models.text_to_image import Diffusion
 from aaca.models.zero_shot import ClipModel
@@ -143,6 +144,7 @@ class DebugConfig:
     study: Annotated[str, Field(min_length=1, max_length=100)]
     selection_rule: SelectionRule
     dry_run: bool
+    weights: str | None = None
     generator: Generator | None = None
     prompts: PromptWriter | None = None
     diffusion: Diffusion | None = None
@@ -161,6 +163,10 @@ class DebugConfig:
     evidence: EvidenceRules
     votes: VoteRules
     tasks: TasksConfig
+
+    def __post_init__(self) -> None:
+        """Raise `ConfigError` where the file of a given classifier is missing."""
+        check_given(self.weights)
 
     @property
     def discovers(self) -> bool:

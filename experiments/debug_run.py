@@ -2,37 +2,31 @@
 
 import logging
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from pytorch_lightning.loggers import Logger
 
 from aaca.concepts.concept_sets import ConceptSets
-from aaca.data.benchmark import Benchmark, BenchmarkSource
-from aaca.data.features import FeatureStore, Scored
-from aaca.data.scan import verify
-from aaca.data.table import ImageTable
+from aaca.data.benchmark import Benchmark
+from aaca.data.features import Scored
 from aaca.debugset.build import select_debug_set
 from aaca.debugset.debug_set import DebugSet
 from aaca.evaluate.outcome import FILE, Outcome
 from aaca.evaluate.story import write_story
 from aaca.models.classifier import Classifier
-from aaca.repair.base import RepairContext, start_classifier
+from aaca.repair.base import RepairContext
 from aaca.runtime.config import identity, load_config
-from aaca.runtime.log import console
+from aaca.runtime.files import file_sha256
 from aaca.runtime.memory import reset_peak_memory
 from aaca.runtime.ranks import current
 from aaca.runtime.run_folder import claim
 from aaca.runtime.seeding import purpose_seed
 from aaca.runtime.stages import Stage, StageCache
 from aaca.runtime.trial import Trial
-from aaca.training.extract import extract_features
-from aaca.training.fit import WEIGHTS, FitJob, fit_classifier
+from aaca.training.fit import WEIGHTS
 
+from .classifier_stages import ClassifierStages
 from .debug_blamed import ConceptParts
 from .debug_checks import check_feasible, check_inputs, check_k
 from .debug_codes import concept_model
@@ -45,7 +39,6 @@ from .debug_story import story_of
 
 log = logging.getLogger(__name__)
 TESTS = ("test", "test_seen")
-FORWARD_FACTOR = 4  # a forward pass alone needs far less memory than a training step
 
 
 def debug(trial: Trial) -> Outcome:
@@ -53,14 +46,16 @@ def debug(trial: Trial) -> Outcome:
     options = load_config(trial.config, DebugConfig)
     check_feasible(options)
     dataset = options.dataset.fingerprint()  # looks at the files: a wrong folder fails before anything is written
+    given = {} if options.weights is None else {"weights": file_sha256(Path(options.weights))}
     log.info("method %s, seed %d  →  %s", options.method.name, options.seed, trial.path)
-    identity = claim(trial, dataset, options.resume.force)
+    identity = claim(trial, {**dataset, **given}, options.resume.force)
     found = _finished(trial, identity) if options.resume.mode == "auto" and current().rank == 0 else None
     found = current().share(None if found is None else found.to_json())
     if found is not None:
         log.info("finished before; nothing has changed since")
         return Outcome.from_json(found)
-    return DebugRun(options, dataset, trial, identity).outcome()
+    cache = StageCache(Path(options.paths.root).absolute(), resume=options.resume.mode == "auto")
+    return DebugRun(options, cache, dataset, trial, identity).outcome()
 
 
 def _finished(trial: Trial, identity: str) -> Outcome | None:
@@ -71,44 +66,23 @@ def _finished(trial: Trial, identity: str) -> Outcome | None:
     return outcome if outcome.identity == identity else None
 
 
-def build_benchmark(dataset: BenchmarkSource, folder: Path) -> None:
-    """The benchmark in `folder`, without the files that cannot be read."""
-    benchmark = dataset.build(folder)
-    if (benchmark.table.frame["row"] < 0).any():
-        report = verify(benchmark, progress=console.is_terminal)
-        report.save(folder)
-        clean = report.clean(benchmark.table)
-        replace(benchmark, table=clean, refused=report.refused).check().save(folder)
-
-
 @dataclass
-class DebugRun:
+class DebugRun(ClassifierStages):
     """One run: each method makes or finds one stage, whose key holds exactly what influences it."""
 
     options: DebugConfig
-    dataset: Mapping[str, Any]  # its fingerprint
     trial: Trial
     identity: str  # of config, dataset and code
 
     def __post_init__(self) -> None:
-        root = Path(self.options.paths.root).absolute()
-        self.cache = StageCache(root, resume=self.options.resume.mode == "auto")
         self.discovery: DiscoverStages | RivalStages | None = None
         self.sets: ConceptSets | None = None
         self.sets_key = ""  # of the stage that holds them
-        self.options.logger.begin(root, self.options.study, self.trial.overrides, self.trial.config)
+        self.options.logger.begin(self.cache.root, self.options.study, self.trial.overrides, self.trial.config)
 
     def benchmark(self) -> tuple[Stage, Benchmark]:
-        """The dataset laid out; files that cannot be read are left out, and said so."""
-        dataset = self.options.dataset
-        stage = self.cache.stage("benchmark", self.dataset, lambda folder: build_benchmark(dataset, folder))
-        benchmark = Benchmark.load(stage.folder)
-        if benchmark.refused:
-            log.warning(
-                "%d files are left out; all are listed in %s", len(benchmark.refused), stage.folder / "findings.csv"
-            )
-            for file in benchmark.refused[:10]:
-                log.warning("  left out: %s (%s)", file["path"], file["reason"])
+        """See `ClassifierStages`; refuses a K that the images cannot fill."""
+        stage, benchmark = super().benchmark()
         self._check_budget(benchmark)
         return stage, benchmark
 
@@ -118,69 +92,12 @@ class DebugRun:
             sizes = np.bincount(benchmark.split(source).labels, minlength=len(benchmark.classes))
             check_k(self.options.debugset, int(sizes.max(initial=0)))
 
-    def f0(self, benchmark_key: str, benchmark: Benchmark) -> Stage:
-        """The classifier that fails: fitted on train alone."""
-        options = self.options
-        train = benchmark.split("train")
-
-        def make(folder: Path) -> None:
-            classifier = start_classifier(options.model, len(train.classes), options.recipe, options.seed)
-            job = FitJob(
-                train=train,
-                audit=benchmark.split("audit"),
-                recipe=options.recipe,
-                trainer=options.trainer,
-                rule=options.selection_rule,
-                epoch_size=len(train),
-                seed=purpose_seed(options.seed, "order"),
-                label="f0",
-                resume=options.resume,
-            )
-            with self._loggers("f0", folder) as loggers:
-                fit_classifier(classifier, replace(job, loggers=loggers), folder)
-
-        return self.cache.stage("f0", {"benchmark": benchmark_key, **self._fit_inputs()}, make, together=True)
-
-    def _loggers(self, stage: str, folder: Path) -> AbstractContextManager[list[Logger]]:
-        # one dashboard run a loop, not one a rank
-        return self.options.logger.loop(stage, folder) if current().rank == 0 else nullcontext([])
-
-    def _fit_inputs(self) -> dict[str, Any]:
-        options = self.options
-        return {
-            "model": {"class": identity(options.model)["class"], **options.model.fingerprint()},
-            "recipe": options.recipe.fingerprint(),
-            "rule": options.selection_rule,
-            "seed": options.seed,
-            "devices": options.trainer.world,
-            "precision": options.trainer.precision,
-            "accelerator": options.trainer.device_kind,
-        }
-
-    def features(self, weights: Stage, benchmark_key: str, table: ImageTable, what: str, passes: int = 1) -> Scored:
-        """Embeddings and logits of `table` (the rows that `what` names) under the classifier of stage `weights`."""
-        options = self.options
-
-        def make(folder: Path) -> None:
-            classifier = self._classifier(weights, len(table.classes))
-            seed = purpose_seed(options.seed, "passes")
-            batch = FORWARD_FACTOR * options.recipe.batch_size
-            label, every = f"features {what}", options.resume.every
-            extract_features(classifier, table, folder, options.trainer, batch, passes, seed, label, every)
-
-        inputs = {"weights": weights.key, "benchmark": benchmark_key, "rows": what, "passes": passes}
-        if passes > 1:
-            inputs |= {"seed": options.seed, "devices": options.trainer.world}
-        stage = self.cache.stage("features", inputs, make, what, together=True)
-        return FeatureStore(stage.folder).scored()
-
-    def _classifier(self, weights: Stage, n_classes: int) -> Classifier:
+    def classifier(self, weights: Stage, n_classes: int) -> Classifier:
+        """The classifier of a stage; what a repair left may be of another architecture."""
         options = self.options
         if weights.name == "refit":
             return options.repair.restored(options.model, n_classes, options.recipe, weights.folder, options.clip)
-        return options.model.build(n_classes, options.recipe.drop_path, start_weights=False).load(
-            weights.folder / WEIGHTS
-        )
+        return super().classifier(weights, n_classes)
 
     def debug_set(
         self, benchmark_key: str, benchmark: Benchmark, f0: Stage, audit: Scored
@@ -236,7 +153,7 @@ class DebugRun:
         """The stages that find out why f0 fails: by asking people, or by a rival that asks nobody."""
         if self.options.discovery is not None:
             return RivalStages(self.options, self.cache, benchmark_key, benchmark, f0, audit)
-        classifier = self._classifier(f0, len(benchmark.classes)).eval()
+        classifier = self.classifier(f0, len(benchmark.classes)).eval()
         return DiscoverStages(self.options, self.cache, benchmark_key, benchmark, f0, classifier, audit)
 
     def refit(
@@ -267,7 +184,7 @@ class DebugRun:
                 teacher=options.teacher if options.repair.takes_teacher else None,
                 bottleneck=taken_apart,
             )
-            with self._loggers("refit", folder) as loggers:
+            with self.loggers("refit", folder) as loggers:
                 options.repair.apply(replace(context, loggers=loggers), folder)
 
         inputs = {
@@ -278,7 +195,7 @@ class DebugRun:
             "repair": {**identity(options.repair), **options.repair.fingerprint()},
             **known.inputs,
             **({"codes": codes_key, "concept_sets": self.sets_key} if codes_key else {}),
-            **self._fit_inputs(),
+            **self.fit_inputs(),
         }
         return self.cache.stage("refit", inputs, make, together=True)
 
@@ -304,7 +221,7 @@ class DebugRun:
         repaired = self.refit(key, benchmark, f0, debug_stage.key if debug_stage else "", picked)
         if isinstance(self.discovery, DiscoverStages) and self.options.repair.keeps_model:
             now = self.features(repaired, key, benchmark.split("audit"), "audit")
-            self.discovery.reanalysis(repaired, self._classifier(repaired, len(benchmark.classes)).eval(), now)
+            self.discovery.reanalysis(repaired, self.classifier(repaired, len(benchmark.classes)).eval(), now)
         tests = benchmark.table.take(benchmark.table.frame["split"].isin(TESTS).to_numpy())
         before = self.features(f0, key, tests, "tests")
         after = self.features(repaired, key, tests, "tests")

@@ -280,7 +280,7 @@ def _anec(accuracies: dict[float, float]) -> float:
 
 
 def _build(dataset: BenchmarkSource, folder: Path) -> None:
-    from .debug_run import build_benchmark
+    from .classifier_stages import build_benchmark
 
     build_benchmark(dataset, folder)
 

@@ -28,21 +28,21 @@ class LoadReport:
     interpolated: list[str]
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Tensors of a checkpoint file by name: safetensors, or a pickle read with `weights_only=True`."""
+def read_state(path: Path, key: str = "model.checkpoint") -> dict[str, Tensor]:
+    """Tensors of a checkpoint file by name: safetensors, or a pickle read with `weights_only=True`; `key` asked."""
     if not path.is_file():
-        raise ConfigError(f"model.checkpoint: no file {path}")
+        raise ConfigError(f"{key}: no file {path}")
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # broken bytes make the safe unpickler fail in any way it likes
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise AacaError(f"model.checkpoint: {path} is not a checkpoint of plain tensors ({reason})") from error
+        raise AacaError(f"{key}: {path} is not a checkpoint of plain tensors ({reason})") from error
     for wrapper in WRAPPERS:
         if isinstance(state.get(wrapper), dict):
             state = state[wrapper]
     tensors = {name.removeprefix("module."): value for name, value in state.items() if isinstance(value, Tensor)}
     if not tensors:
-        raise AacaError(f"model.checkpoint: {path} holds no tensors; its keys are {sorted(state)[:5]}")
+        raise AacaError(f"{key}: {path} holds no tensors; its keys are {sorted(state)[:5]}")
     return tensors
 
 

@@ -22,7 +22,7 @@ def job(trial: Trial) -> None:
     from aaca.runtime.errors import ConfigError
     from aaca.runtime.files import write_text
 
-    from .debug_config import PathsConfig
+    from .paths_config import PathsConfig
 
     @dataclass(frozen=True, kw_only=True)
     class AnnotateConfig:

@@ -20,7 +20,8 @@ def job(trial: Trial) -> None:
     from aaca.evaluate.dashboard import Dashboard
     from aaca.runtime.config import load_config
 
-    from .debug_config import PathsConfig, without_size_presets
+    from .debug_config import without_size_presets
+    from .paths_config import PathsConfig
 
     @dataclass(frozen=True, kw_only=True)
     class CompareConfig:

@@ -17,7 +17,8 @@ def job(trial: Trial) -> None:
     from aaca.runtime.config import load_config
     from aaca.runtime.files import ensure_writable
 
-    from .debug_config import PathsConfig, without_size_presets
+    from .debug_config import without_size_presets
+    from .paths_config import PathsConfig
 
     @dataclass(frozen=True, kw_only=True)
     class DataConfig:

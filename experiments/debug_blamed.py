@@ -57,13 +57,13 @@ class ConceptParts:
             inputs["concept_images"] = {**identity(source), **source.fingerprint(), "seed": shown.seed}
             if source.needs_concepts:
                 key, found = concept_stage(options, cache, looking, view, "audit", places=source.needs_places)
-                shown, inputs["concepts"] = replace(shown, concepts=merged(found, options)), key
+                shown, inputs["concepts"] = replace(shown, concepts=merged(found, options.votes.merge)), key
             if options.teacher is not None:
                 inputs["teacher"] = {**identity(options.teacher), **options.teacher.fingerprint()}
         if repair.needs_masks:
             inputs["masks"], found = concept_stage(options, cache, looking, view, "train", places=True)
             assert sets is not None
-            masks = blamed_only(merged(found, options), sets, benchmark)
+            masks = blamed_only(merged(found, options.votes.merge), sets, benchmark)
         return cls(shown, source, masks, inputs)
 
     def pairs(self) -> list[ConceptPair]:
@@ -71,9 +71,9 @@ class ConceptParts:
         return self.source.pairs(self.shown) if self.source is not None else []
 
 
-def merged(found: ConceptTable, options: DebugConfig) -> ConceptTable:
+def merged(found: ConceptTable, merge: Mapping[str, str]) -> ConceptTable:
     """Concepts under the names that concept sets have (`votes.merge`)."""
-    names = [counted(name, options.votes.merge) for name in found.frame["concept"]]
+    names = [counted(name, merge) for name in found.frame["concept"]]
     return replace(found, frame=found.frame.assign(concept=names))
 
 

@@ -64,6 +64,13 @@ def check_repair(options: DebugConfig) -> None:
     codes = options.discovery is not None and options.discovery.needs_codes
     if options.sae is not None and not (repair.needs_bottleneck or codes):
         raise ConfigError("sae: given, but nothing reads it; expected discovery=sae or repair=bottleneck")
+    if repair.needs_responses:
+        if options.concepts is None:
+            raise ConfigError(
+                "concepts: missing, and repair.choose=sets needs it; choose concepts=gt, or repair.choose=inspection"
+            )
+        if options.concepts.needs_clip and options.clip is None:
+            raise ConfigError("clip: missing, and concepts needs it; choose one: clip=tiny")
     if images is not None and images.sensitises and not repair.can_sensitise:
         raise ConfigError(
             "concept_images.pairs: a pair is to sensitise, and this repair only takes concepts away; expected "

@@ -18,6 +18,7 @@ from aaca.debugset.selectors.base import Selector
 from aaca.discover.attribution.base import Attribution
 from aaca.discover.concepts.base import ConceptSource
 from aaca.discover.evidence import EvidenceRules
+from aaca.discover.neurons.inspect import InspectSpec
 from aaca.discover.rivals.base import Rival
 from aaca.evaluate.dashboard import Dashboard
 from aaca.models.classifier import ClassifierSource
@@ -37,6 +38,8 @@ from aaca.training.resume import ResumeSpec
 from aaca.training.trainer import TrainerSpec
 
 from .naming_config import NamingConfig
+from .neuron_names_config import NeuronNamesConfig
+from .paths_config import PathsConfig
 
 NEEDED = {
     "attribution": "choose one: attribution=auto",
@@ -63,13 +66,6 @@ class MethodConfig:
     """The preset's name, as the paper has it."""
 
     name: Annotated[str, Field(pattern=r"^[\w.-]{1,60}$")]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PathsConfig:
-    """Where everything is written."""
-
-    root: Annotated[str, Field(min_length=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +156,8 @@ class DebugConfig:
     sae: SaeRecipe | None = None
     probe: ProbeSpec | None = None
     naming: NamingConfig = field(default_factory=NamingConfig)
+    inspect: InspectSpec = field(default_factory=InspectSpec)
+    neuron_names: NeuronNamesConfig = field(default_factory=NeuronNamesConfig)
     evidence: EvidenceRules
     votes: VoteRules
     tasks: TasksConfig
@@ -186,6 +184,13 @@ class DebugConfig:
         ):
             if is_needed and getattr(self, name) is None:
                 raise ConfigError(f"{name}: missing, and this discovery needs it; {HINTS_OF_RIVALS[name]}")
+        if self.discovery.needs_neurons:
+            if self.neuron_names.by not in ("masks", "clip"):
+                raise ConfigError(
+                    f"neuron_names.by: {self.neuron_names.by}; expected masks (concepts=gt) or clip (clip=tiny), by "
+                    "which this discovery names neurons"
+                )
+            self.neuron_names.check(self.concepts, self.clip)
         if self.discovery.needs_concepts and self.concepts.needs_clip and self.clip is None:  # type: ignore[union-attr]
             raise ConfigError(f"clip: missing, and concepts needs it; {HINTS_OF_RIVALS['clip']}")
         return self.discovery

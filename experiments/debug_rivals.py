@@ -9,8 +9,10 @@ from aaca.data.features import Scored
 from aaca.debugset.prompts.base import class_noun
 from aaca.discover.concepts.base import View
 from aaca.discover.concepts.table import ConceptTable
-from aaca.discover.rivals.base import Findings, as_sets
+from aaca.discover.neurons.inspect import REPORT, TABLE
+from aaca.discover.rivals.base import Findings, NeuronFindings, as_sets
 from aaca.runtime.config import identity
+from aaca.runtime.files import digest
 from aaca.runtime.seeding import purpose_seed
 from aaca.runtime.stages import Stage, StageCache
 
@@ -18,6 +20,7 @@ from .debug_clip import Looking
 from .debug_codes import named_codes
 from .debug_config import DebugConfig
 from .debug_discover import SETS, concept_stage
+from .neuron_stages import NeuronStages
 
 NOWHERE = (1, 1)  # cells of a map: rivals ask which concepts are there, not where
 
@@ -32,6 +35,7 @@ class RivalStages:
     benchmark: Benchmark
     f0: Stage
     audit: Scored
+    neurons: NeuronStages
 
     def __post_init__(self) -> None:
         self.looking = Looking(self.options, self.cache, self.benchmark_key, self.benchmark)
@@ -48,6 +52,8 @@ class RivalStages:
         if rival.needs_codes:
             codes_key, named = named_codes(self.options, self.cache, self.benchmark_key, self.benchmark)
 
+        neurons_key, neurons = self._neurons() if rival.needs_neurons else ("", None)
+
         def make(folder: Path) -> None:
             nouns = tuple(class_noun(name) for name in classes)
             findings = Findings(
@@ -60,6 +66,7 @@ class RivalStages:
                 in_train=concepts,
                 seed=seed % 2**32,
                 named=named,
+                neurons=neurons,
             )
             name = type(rival).__name__
             meta = {
@@ -79,10 +86,17 @@ class RivalStages:
             "concepts": concepts_key,
             "seed": seed,
             **({"codes": codes_key} if codes_key else {}),
+            **({"neurons": neurons_key} if neurons_key else {}),
         }
         stage = self.cache.stage("concept_sets", inputs, make)
         self.kept[SETS] = stage.folder / SETS
         return stage, ConceptSets.load(stage.folder / SETS, classes)
+
+    def _neurons(self) -> tuple[str, NeuronFindings]:
+        (stage, inspection), (named, names) = self.neurons.inspection(), self.neurons.names()
+        assert named is not None
+        self.kept |= {name: stage.folder / name for name in (REPORT, TABLE)}
+        return digest([stage.key, named.key]), NeuronFindings(self.neurons.bank("audit"), names, inspection.table())
 
     def _in_train(self) -> tuple[str, ConceptTable]:
         view = View(self.options.model.build(2, 0.0, start_weights=False).image_size, NOWHERE)

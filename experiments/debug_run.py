@@ -36,6 +36,7 @@ from .debug_generate import GenerateStages
 from .debug_outcome import Finished, outcome_of, predictions_of, write_run
 from .debug_rivals import RivalStages
 from .debug_story import story_of
+from .neuron_stages import EditParts, NeuronStages
 
 log = logging.getLogger(__name__)
 TESTS = ("test", "test_seen")
@@ -152,9 +153,17 @@ class DebugRun(ClassifierStages):
     ) -> DiscoverStages | RivalStages:
         """The stages that find out why f0 fails: by asking people, or by a rival that asks nobody."""
         if self.options.discovery is not None:
-            return RivalStages(self.options, self.cache, benchmark_key, benchmark, f0, audit)
+            neurons = self.neurons(benchmark_key, benchmark, f0)
+            return RivalStages(self.options, self.cache, benchmark_key, benchmark, f0, audit, neurons)
         classifier = self.classifier(f0, len(benchmark.classes)).eval()
         return DiscoverStages(self.options, self.cache, benchmark_key, benchmark, f0, classifier, audit)
+
+    def neurons(self, benchmark_key: str, benchmark: Benchmark, f0: Stage) -> NeuronStages:
+        """The stages about f0's neurons."""
+        options = self.options
+        return NeuronStages(
+            self, benchmark_key, benchmark, f0, options.inspect, options.neuron_names, options.votes.merge
+        )
 
     def refit(
         self, benchmark_key: str, benchmark: Benchmark, f0: Stage, debug_key: str, debug: DebugSet | None
@@ -166,6 +175,7 @@ class DebugRun(ClassifierStages):
         codes_key, taken_apart = "", None
         if options.repair.needs_bottleneck:
             codes_key, taken_apart = concept_model(options, self.cache, benchmark_key, benchmark, self.sets)
+        edit = EditParts.of(options.repair, self.neurons(benchmark_key, benchmark, f0), self.sets_key)
 
         def make(folder: Path) -> None:
             context = RepairContext(
@@ -183,6 +193,10 @@ class DebugRun(ClassifierStages):
                 masks=known.masks,
                 teacher=options.teacher if options.repair.takes_teacher else None,
                 bottleneck=taken_apart,
+                sets=self.sets,
+                banks=edit.banks,
+                inspection=edit.inspection,
+                responses=edit.responses,
             )
             with self.loggers("refit", folder) as loggers:
                 options.repair.apply(replace(context, loggers=loggers), folder)
@@ -195,6 +209,7 @@ class DebugRun(ClassifierStages):
             "repair": {**identity(options.repair), **options.repair.fingerprint()},
             **known.inputs,
             **({"codes": codes_key, "concept_sets": self.sets_key} if codes_key else {}),
+            **edit.inputs,
             **self.fit_inputs(),
         }
         return self.cache.stage("refit", inputs, make, together=True)

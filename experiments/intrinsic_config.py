@@ -11,7 +11,7 @@ from aaca.training.pretrain import Schedule
 from aaca.training.resume import ResumeSpec
 from aaca.training.trainer import TrainerSpec
 
-from .debug_config import PathsConfig
+from .paths_config import PathsConfig
 
 Count = Annotated[int, Field(ge=1)]
 NORMS = 4  # groups of a norm: they divide the channels

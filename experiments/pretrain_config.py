@@ -9,7 +9,7 @@ from aaca.training.pretrain import Schedule
 from aaca.training.resume import ResumeSpec
 from aaca.training.trainer import TrainerSpec
 
-from .debug_config import PathsConfig
+from .paths_config import PathsConfig
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0)]

@@ -20,8 +20,8 @@ from aaca.training.resume import ResumeSpec
 from aaca.training.trainer import TrainerSpec
 from aaca.world.shipped import MODELS
 
-from .debug_config import PathsConfig
 from .naming_config import NamingConfig
+from .paths_config import PathsConfig
 from .trained_config import TrainedConfig
 
 Count = Annotated[int, Field(ge=1)]

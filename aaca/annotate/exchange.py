@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from aaca.annotate.pack import Pack
-from aaca.annotate.task import Answer, Task, from_entry, to_line
+from aaca.annotate.task import NEURON, Answer, Task, from_entry, to_line
 from aaca.runtime.errors import DataError
 
 Format = Literal["csv", "label_studio", "scale"]
@@ -140,7 +140,7 @@ def to_label_studio(pack: Pack) -> str:
             "data": {
                 "task_id": task.task_id,
                 "image": pictures["image"],
-                "predicted_map": pictures["predicted"],
+                "predicted_map": pictures["image" if task.kind == NEURON else "predicted"],
                 "class": task.class_,
                 "predicted": task.predicted,
                 "question": _question(task),
@@ -152,6 +152,11 @@ def to_label_studio(pack: Pack) -> str:
 
 
 def _question(task: Task) -> str:
+    if task.kind == NEURON:
+        return (
+            "These are the images that one neuron answers to most, where mistakes of the class hang on it. "
+            "What do they share, and how much does that belong to the class?"
+        )
     if task.about:
         return f"Do not mind the highlight: write {task.about!r} below, and how much it belongs to the class."
     return "What does the highlighted part show, and how much does it belong to the class?"

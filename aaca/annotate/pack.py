@@ -10,19 +10,20 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from aaca.annotate.task import Task, load_lines, save_lines, to_line
+from aaca.annotate.task import NEURON, Task, load_lines, save_lines, to_line
 from aaca.runtime.errors import DataError
 from aaca.runtime.files import digest, write_text
 
 TASKS, PICTURES = "tasks.jsonl", "pictures.jsonl"
 OVERLAYS = ("predicted", "true", "contrast")
 LONGEST_SIDE = 512  # pixels of a picture
+SHEET_SIDE = 1024  # pixels of a sheet of many
 DARKEST = 205  # of 255: what is shown of the irrelevant is little, not nothing
 
 
 @dataclass(frozen=True)
 class Pack:
-    """Tasks, and in the same order their pictures: image, an overlay each, controls; all data URIs."""
+    """Tasks, and in the same order their pictures: image, overlays (none of a sheet), controls; all data URIs."""
 
     tasks: list[Task]
     pictures: list[dict[str, object]]
@@ -50,11 +51,15 @@ def write_pack(
     image: Callable[[str], np.ndarray],
     maps: Callable[[str], Mapping[str, np.ndarray]],
 ) -> None:
-    """Write tasks and pictures. `image`: id → uint8 `[H, W, 3]`; `maps`: id → a map `[h, w]` for each of `OVERLAYS`."""
+    """Write tasks and pictures. `image`: id → uint8 `[H, W, 3]`; `maps`: id → a map `[h, w]` for each of `OVERLAYS`.
+
+    Sheets of neurons have no overlays: their `maps` are never asked for.
+    """
     lines = []
     for task in tasks:
-        found: dict[str, object] = {name: _overlay(maps(task.image_id)[name]) for name in OVERLAYS}
-        found["image"] = _picture(image(task.image_id))
+        sheet = task.kind == NEURON
+        found: dict[str, object] = {} if sheet else {name: _overlay(maps(task.image_id)[name]) for name in OVERLAYS}
+        found["image"] = _picture(image(task.image_id), SHEET_SIDE if sheet else LONGEST_SIDE)
         found["controls"] = [_picture(image(control), 128) for control in task.controls]
         lines.append(json.dumps(found))
     save_lines(folder / TASKS, tasks)

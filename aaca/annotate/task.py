@@ -27,6 +27,8 @@ Relevance = Annotated[float, Field(ge=1, le=5)]
 MOST_VALID = 5
 SUSPECT = "suspect"
 """Kind of a task, and first part of its id, that is about a concept which the statistics blame."""
+NEURON = "neuron"
+"""Kind of a task, and first part of its id, whose image is a sheet of what one neuron answers to."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +46,16 @@ class Candidate:
 class Task:
     """One image to look at.
 
-    `kind`: a failure; a right image of the class (a control: what is the class known by?); or an image with a concept
-    that the statistics suspect, and then `about` is that concept: how much does it belong to the class?
+    `kind`: a failure; a right image of the class (a control: what is the class known by?); an image with a concept
+    that the statistics suspect, and then `about` is that concept: how much does it belong to the class?; or a sheet of
+    images that one neuron answers to, which is blamed for mistakes of the class: what do they share?
 
     `candidates` are in the image by the evidence; `others` are names that may be chosen too; `controls` are ids of
     right images of the class, shown beside it.
     """
 
     task_id: str
-    kind: Literal["failure", "control", "suspect"]
+    kind: Literal["failure", "control", "suspect", "neuron"]
     image_id: str
     class_: str
     predicted: str

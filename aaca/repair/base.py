@@ -1,7 +1,7 @@
 """`Repair`: the role of the `repair` config group. A failing classifier in, a better one out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -9,11 +9,13 @@ from typing import Any, Literal
 import torch
 from pytorch_lightning.loggers import Logger
 
+from aaca.concepts.concept_sets import ConceptSets
 from aaca.concepts.images import ConceptPair
 from aaca.data.benchmark import Benchmark
 from aaca.data.table import ImageTable
 from aaca.discover.concepts.table import ConceptTable
 from aaca.models.classifier import Classifier, ClassifierSource
+from aaca.models.head import FeatureBank
 from aaca.models.teacher import TeacherSource
 from aaca.models.zero_shot import ClipModel
 from aaca.runtime.seeding import purpose_seed
@@ -46,6 +48,10 @@ class RepairContext:
     masks: ConceptTable | None = None  # what the training images show and where, blamed concepts alone; likewise
     teacher: TeacherSource | None = None
     bottleneck: object = None  # a `ConceptModel`, where the repair needs one
+    sets: ConceptSets | None = None  # what is blamed, where the repair needs it
+    banks: Mapping[str, FeatureBank] = field(default_factory=dict)  # f0's features of train and audit, likewise
+    inspection: object = None  # an `Inspection` of f0, likewise
+    responses: object = None  # `Responses` of f0's neurons to concepts, likewise
 
     @property
     def train(self) -> ImageTable:
@@ -95,7 +101,10 @@ class Repair(ABC):
     takes_teacher: bool = False  # whether `RepairContext.teacher` is
     needs_masks: bool = False  # whether `RepairContext.masks` is
     needs_bottleneck: bool = False  # whether `RepairContext.bottleneck` is
-    needs_sets: bool = False  # whether that needs concept sets
+    needs_sets: bool = False  # whether concept sets are needed
+    needs_banks: bool = False  # whether `RepairContext.banks` is read
+    needs_inspection: bool = False  # whether `RepairContext.inspection` is
+    needs_responses: bool = False  # whether `RepairContext.responses` is
     keeps_model: bool = True  # whether the repaired classifier is of f0's architecture
     asks_for: str = ""  # what it uses beyond labelled images, for tables: "groups of audit", "concept images" …
 

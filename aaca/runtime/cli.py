@@ -17,6 +17,9 @@ JOBS = {
     "bottleneck": ("a sparse linear classifier on named concepts", "aaca bottleneck probe=nec"),
     "explain": ("what a concept bottleneck looks at: tables, figures, a page", "aaca explain"),
     "intervene": ("switch concepts off, see the groups", "aaca intervene 'intervene.names=[sand,grass,ball]'"),
+    "inspect": ("which neurons a classifier's mistakes hang on", "aaca inspect inspect.classes=all"),
+    "illusion": ("what neurons would like to see, with the eyes of a class", "aaca illusion"),
+    "edit": ("the head edited so that neurons stop mattering", "aaca edit repair.choose=inspection"),
     "intrinsic": ("albedo and shading of images, with Concept Distillation and without", "aaca intrinsic repeats=3"),
     "pretrain": ("train the models that ship with aaca (embedded world)", "aaca pretrain model=clip"),
     "data": (

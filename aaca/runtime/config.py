@@ -93,6 +93,8 @@ def _construct(cls: type, node: Mapping[str, Any], key: str) -> Any:
 
 
 def _leaf(value: Any, expected: Any, key: str) -> Any:
+    if get_origin(_without_none(expected)) is tuple and isinstance(value, list):
+        value = tuple(value)  # YAML has lists alone
     try:
         adapter = TypeAdapter(expected, config=ConfigDict(strict=True))
     except PydanticUserError:

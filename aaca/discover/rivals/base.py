@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy.sparse import csr_array
 
 from aaca.concepts.concept_sets import ANY, ClassConcepts, Concept, ConceptKind, ConceptSets, normal
@@ -14,6 +15,7 @@ from aaca.data.table import ImageTable
 from aaca.discover.concepts.base import Look
 from aaca.discover.concepts.table import ConceptTable
 from aaca.discover.concepts.vocabulary import Vocabulary, vocabulary_file
+from aaca.models.head import FeatureBank
 from aaca.runtime.errors import ConfigError
 from aaca.runtime.files import file_sha256
 
@@ -28,12 +30,27 @@ class NamedCodes:
 
 
 @dataclass(frozen=True)
+class NeuronFindings:
+    """Neurons of f0 with names, and those that its mistakes hang on.
+
+    `bank`: of audit. `names`: `neuron`, `concept` ("" for none), `kind`, `score`; best chosen among concepts that are
+    no classes, for a neuron that is called by a class blames nothing. `blamed`: `label` (the class's position), `list`
+    ("insufficient": the mistakes lack it; "excessive": they have too much of it), `neuron`, `prec` (percent of the
+    class's mistakes that name it), `importance`.
+    """
+
+    bank: FeatureBank
+    names: pd.DataFrame
+    blamed: pd.DataFrame
+
+
+@dataclass(frozen=True)
 class Findings:
     """What is known of the audit images, and ways to learn more.
 
     `probabilities` `[N, K]`: of f0. `nouns`: the classes' names as a person would say them. `look`: an image-text model
-    (None where the rival needs none). `in_train`: the concepts of training images, `named`: codes of an autoencoder
-    (None where the rival needs none).
+    (None where the rival needs none). `in_train`: the concepts of training images, `named`: codes of an autoencoder,
+    `neurons`: named neurons (None where the rival needs none).
     """
 
     classes: tuple[str, ...]
@@ -45,6 +62,7 @@ class Findings:
     in_train: ConceptTable | None
     seed: int
     named: NamedCodes | None = None
+    neurons: NeuronFindings | None = None
 
     @property
     def labels(self) -> np.ndarray:
@@ -80,6 +98,7 @@ class Rival(ABC):
     needs_clip: bool = False
     needs_concepts: bool = False  # whether `Findings.in_train` is used
     needs_codes: bool = False  # whether `Findings.named` is
+    needs_neurons: bool = False  # whether `Findings.neurons` is
 
     def check(self, audit: ImageTable) -> None:
         """Raise an error where the audit images lack what is asked of them; called before any training."""

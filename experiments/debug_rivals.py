@@ -93,7 +93,7 @@ class RivalStages:
         return stage, ConceptSets.load(stage.folder / SETS, classes)
 
     def _neurons(self) -> tuple[str, NeuronFindings]:
-        (stage, inspection), (named, names) = self.neurons.inspection(), self.neurons.names()
+        (stage, inspection), (named, names) = self.neurons.inspection(), self.neurons.names(to_blame=True)
         assert named is not None
         self.kept |= {name: stage.folder / name for name in (REPORT, TABLE)}
         return digest([stage.key, named.key]), NeuronFindings(self.neurons.bank("audit"), names, inspection.table())

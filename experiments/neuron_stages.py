@@ -13,6 +13,7 @@ import torch
 from aaca.annotate.neuron_tasks import names_from_answers
 from aaca.annotate.pack import TASKS
 from aaca.annotate.task import Answer, Task, check_answers, load_lines
+from aaca.concepts.concept_sets import normal
 from aaca.concepts.illusion.spectrum import mean_spectrum
 from aaca.concepts.illusion.templates import TEMPLATES
 from aaca.data.benchmark import Benchmark
@@ -150,12 +151,20 @@ class NeuronStages:
         stage = self.base.cache.stage("without", inputs, make, together=True)
         return stage.key, np.asarray(FeatureStore(stage.folder).embeddings)
 
-    def names(self) -> tuple[Stage | None, pd.DataFrame]:
-        """What the neurons are called: the columns of `naming.COLUMNS`; no rows where nobody says."""
+    def names(self, to_blame: bool = False) -> tuple[Stage | None, pd.DataFrame]:
+        """What the neurons are called: the columns of `naming.COLUMNS`; no rows where nobody says.
+
+        With `to_blame` only among concepts that can be: not the classes themselves, nor what every image shows.
+        """
         naming = self.naming
         if naming.by == "none":
             return None, pd.DataFrame(columns=list(COLUMNS))
-        inputs, named = {"masks": self._by_masks, "clip": self._by_clip, "people": self._by_people}[naming.by]()
+        besides = {normal(class_noun(name)) for name in self.benchmark.classes} if to_blame else set()
+        if naming.by == "masks":
+            inputs, named = self._by_masks(besides)
+        else:
+            inputs, named = self._by_clip(besides) if naming.by == "clip" else self._by_people()
+        inputs = inputs | {"besides": sorted(besides)}
 
         def make(folder: Path) -> None:
             with atomic_path(folder / NAMES) as temporary:
@@ -164,18 +173,22 @@ class NeuronStages:
         stage = self.base.cache.stage("neuron_names", {"f0": self.f0.key, "naming": asdict(naming), **inputs}, make)
         return stage, pd.read_parquet(stage.folder / NAMES)
 
-    def _by_masks(self) -> Naming:
+    def _by_masks(self, besides: set[str]) -> Naming:
         stage, responses, found = self.responses()
+        if besides:
+            responses = responses.telling(besides)
         return {"responses": stage.key}, lambda: by_masks(responses, found.kinds(), self.naming.least_score)
 
-    def _by_clip(self) -> Naming:
+    def _by_clip(self, besides: set[str]) -> Naming:
         looking = Looking(self.base.options, self.base.cache, self.benchmark_key, self.benchmark)
         look, bank = looking.at("audit"), self.bank("audit")
         words = Vocabulary.load(self.naming.vocabulary, "neuron_names.vocabulary")
 
         def named() -> pd.DataFrame:
-            similarities = look.images(self.benchmark.split("audit")) @ words.vectors(look).T
-            return by_clip(bank.features.numpy(), similarities, words.names, words.kinds)
+            kept = [place for place, name in enumerate(words.names) if normal(name) not in besides]
+            similarities = look.images(self.benchmark.split("audit")) @ words.vectors(look)[kept].T
+            names, kinds = ([part[place] for place in kept] for part in (words.names, words.kinds))
+            return by_clip(bank.features.numpy(), similarities, names, kinds)
 
         return {"clip": looking.fingerprint(), "words": list(words.names), "benchmark": self.benchmark_key}, named
 

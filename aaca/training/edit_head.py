@@ -57,10 +57,10 @@ def edit_head(
     """Edit the head of `train` for the classes of `neurons` (class → its neurons), judged on `val`.
 
     All ranks call it. On cached features all of them take the same batches, so the result does not depend on how many
-    there are; live images are shared out, `batch_size` a device. Closed forms (`project`, `zero`) are epoch 1 of two
-    and never weighed against the un-edited head. Half precision is for the passes of a live backbone only. Raises
-    `ConfigError` on classes and neurons that do not exist or are missing, `DataError` on banks that do not fit
-    together, `AacaError` on a loss that is not finite.
+    there are; live images are shared out, `batch_size` a device, and regularisers are of a device's batch. Closed forms
+    (`project`, `zero`) are epoch 1 of two and never weighed against the un-edited head. Half precision is for the
+    passes of a live backbone only. Raises `ConfigError` on classes and neurons that do not exist or are missing,
+    `DataError` on banks that do not fit together, `AacaError` on a loss that is not finite.
     """
     chosen = _checked(train, val, neurons, recipe)
     if not recipe.trains:

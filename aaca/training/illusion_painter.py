@@ -107,7 +107,11 @@ class Illusion:
 
 
 class Painter:
-    """Draws requests with a frozen classifier that is on `device` already, as is the image encoder of `text`."""
+    """Draws requests with a frozen classifier that is on `device` already, as is the image encoder of `text`.
+
+    Nothing passes between samples but rounding: convolutions of another batch size add in another order, and where a
+    ReLU or a pooling switches for that, two long descents in float32 part. The same batch gives the same images.
+    """
 
     def __init__(
         self,

@@ -118,7 +118,7 @@ def change(**changes):
         (tile(10, "one"), "bird", "mammal", "bird"),
         (tile(20, "two"), "bird", "bird", "flower"),
         (tile(30, "three"), "bird", "mammal", "flower"),
-        (tile(40, "four"), "bird", "bird", "bird"),
+        (tile(40, ""), "bird", "bird", "bird"),
     ]
     fields = {"method": "retention", "split": "test", "rows": ROWS, "repaired": 1061, "broken": 14, "images": images}
     return Change(**{**fields, **changes})
@@ -198,6 +198,7 @@ def test_counts_of_the_class_and_of_the_edit(tmp_path):
     assert "161 of 1,240 images are taken for another class: mammal (131), flower (30)" in plain
     assert "160 of these mistakes have a vote; 158 were made right" in plain
     assert "83.3 % → 95.8 % right" in plain
+    assert "are of the inspected images, those above of test." in plain
     assert ["bird", "1,240", "161", "83.3 → 95.8 +12.5", "mammal (131), flower (30)", "#957"] in reader.rows
     targets = {held["id"] for _, held in reader.tags if "id" in held}
     assert {held["href"][1:] for held in reader.all("a")} <= targets
@@ -243,6 +244,7 @@ def test_images_that_changed_are_sorted_by_what_became_of_them(tmp_path):
     assert '<span class="right">bird</span><br>after <span class="wrong">flower</span>' in parts[1]
     assert '<span class="wrong">mammal</span><br>after <span class="wrong">flower</span>' in parts[2]
     assert "10 more images are not drawn" in parts[3]
+    assert 'alt="bird, three"' in parts[2] and "<small>three</small>" in parts[2] and 'alt="bird"' in parts[3]
 
 
 def test_pictures_are_the_tiles_with_their_shade_on_top(tmp_path):

@@ -20,8 +20,13 @@ from tests.toys import SIZE, plain_recipe, square_table
 NEURONS = {0: (1, 3), 1: (0,)}
 
 
-def cached(argument: dict[str, Any]) -> dict[str, Any]:
-    """An edit on stored features."""
+def both(argument: dict[str, Any]) -> dict[str, Any]:
+    """An edit on stored features, and one on images."""
+    return {"stored": stored(), "live": live(Path(argument["data"]))}
+
+
+def stored() -> dict[str, Any]:
+    """All ranks take the same batches."""
     data = five_classes(0, images=40)
     head = Head(torch.randn(5, 64, generator=torch.Generator().manual_seed(0)) / 8, torch.zeros(5))
     train, val = (bank_of(split, head, data.classes) for split in (data.train, data.val))
@@ -29,9 +34,9 @@ def cached(argument: dict[str, Any]) -> dict[str, Any]:
     return said(edit_head(train, val, {0: data.planted[0]}, recipe, spec(), 0))
 
 
-def live(argument: dict[str, Any]) -> dict[str, Any]:
-    """An edit on images, shared out over ranks."""
-    table = square_table(Path(argument["data"]), 32)
+def live(folder: Path) -> dict[str, Any]:
+    """Images are shared out over ranks."""
+    table = square_table(folder, 32)
     images = LiveImages(network(), table, plain_recipe().augment)
     bank = bank_under(images.classifier, table)
     recipe = EditRecipe(method="ce", epochs=3, batch_size=16 // current().world, monitor="last", features="live")

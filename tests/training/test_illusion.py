@@ -139,12 +139,12 @@ def test_the_image_text_model_is_asked_at_every_mth_step_only():
 def test_activations_are_measured_in_their_quantile_on_data():
     classifier, requests, quantiles = shape_classifier().double(), requests_on(PAIRS[:2]), torch.full((64,), 4.0)
     quantiles[12] = 0.0  # no unit: 1
-    spec = IllusionSpec(iterations=4, lr=0.05, augment=AugmentSpec.off())
+    spec = IllusionSpec(iterations=1, lr=0.05, augment=AugmentSpec.off())
     four, one = painted(classifier, requests, replace(spec, act_norm="q99"), None, quantiles)
     wide, _ = painted(classifier, requests, replace(spec, class_gamma=2.0))  # a / 4 + z / 2 is (a + 2 z) / 4
     plain, same = painted(classifier, requests, spec, None, quantiles)
     torch.testing.assert_close(four.image, wide.image, atol=1e-3, rtol=0)
-    assert torch.equal(one.image, same.image) and float((four.image - plain.image).abs().max()) > 0.01
+    assert torch.equal(one.image, same.image) and float((four.image - plain.image).abs().max()) > 0.005
 
 
 def test_the_files_and_the_table_say_what_was_made(tmp_path):

@@ -10,7 +10,7 @@ from aaca.concepts.illusion.augment import AugmentSpec
 from aaca.training.illusion_painter import Illusion, IllusionSpec, Painter
 from tests.shape_toys import inputs, requests_on, shape_images, trained_on_shapes
 
-NEURONS, STEPS = 10, 200
+NEURONS, STEPS = range(0, 64, 4), 200
 SETTINGS = {
     "fourier": {},
     "fourier, γ = 0": {"class_gamma": 0.0},
@@ -46,7 +46,7 @@ def row(found: list[Illusion], quantiles: Tensor) -> dict[str, float]:
 @pytest.fixture(scope="module")
 def table():
     classifier, quantiles = trained_on_shapes()
-    aligned, conflicting = (shape_images(400, seed, seed == 1) for seed in (1, 2))
+    aligned, conflicting = (shape_images(400, seed, share) for seed, share in ((1, 1.0), (2, 0.0)))
     with torch.no_grad():
         right = [
             float((classifier(inputs(classifier, images)).argmax(1) == torch.from_numpy(labels)).float().mean())
@@ -56,13 +56,12 @@ def table():
     assert right[0] > 0.95
     classifier.requires_grad_(False)
     weight = classifier.head.weight
-    neurons = quantiles.sort(descending=True).indices[:NEURONS].tolist()  # ones that data do wake
     found = {}
     for name, changes in SETTINGS.items():
-        labels = [int(weight[:, n].argmin() if "wrong" in name else weight[:, n].argmax()) for n in neurons]
+        labels = [int(weight[:, n].argmin() if "wrong" in name else weight[:, n].argmax()) for n in NEURONS]
         spec = replace(IllusionSpec(iterations=STEPS), **changes)
         paint = Painter(classifier, spec, None, None, None, torch.device("cpu"))
-        found[name] = row(paint(requests_on(list(zip(neurons, labels, strict=True)))), quantiles[neurons])
+        found[name] = row(paint(requests_on(list(zip(NEURONS, labels, strict=True)))), quantiles[list(NEURONS)])
         print(f"{name:26s}", "  ".join(f"{key} {value:.3f}" for key, value in found[name].items()))
     return found
 

@@ -1,7 +1,7 @@
 """What neurons answer to: how they change when a concept is taken out, and how they tell images of one class apart."""
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from scipy.sparse import csr_array
 from scipy.special import ndtr
 from scipy.stats import rankdata
 
+from aaca.concepts.concept_sets import normal
 from aaca.discover.concepts.table import ConceptTable
 from aaca.runtime.errors import DataError
 from aaca.runtime.files import atomic_path
@@ -34,6 +35,16 @@ class Responses:
     t: np.ndarray
     contrast: np.ndarray
     images: np.ndarray
+
+    def telling(self, besides: Collection[str]) -> "Responses":
+        """Without what cannot be blamed: the names `besides` (the classes'), and what no image lacks or shows."""
+        kept = [
+            column
+            for column, name in enumerate(self.names)
+            if normal(name) not in besides and np.isfinite(self.contrast[:, column]).any()
+        ]
+        parts = (self.effect[:, kept], self.t[:, kept], self.contrast[:, kept], self.images[kept])
+        return Responses([self.names[column] for column in kept], *parts)
 
     def save(self, folder: Path) -> None:
         """Write `responses.npz`."""

@@ -18,6 +18,7 @@ import torch
 from aaca.data.planted_features import FeatureSplit, PlantedFeatures, five_classes, waterbirds_like
 from aaca.models.head import FeatureBank, Head
 from aaca.runtime.files import write_text
+from aaca.runtime.log import setup_logging
 from aaca.runtime.seeding import purpose_seed
 from aaca.training.edit_head import EditRecipe, edit_head
 from aaca.training.trainer import TrainerSpec
@@ -86,8 +87,11 @@ def birds(seed: int) -> list[dict[str, Any]]:
         ("retention 0.1, of both classes", {0: places, 1: places}, {"strength": 0.1}),
         ("log_ratio 1.0", both, {"method": "log_ratio", "strength": 1.0}),
         *((method, both, {"method": method}) for method in ("project", "mask_refit", "class_weight", "focal")),
-        ("retention 1.0, water neurons only", {1: data.planted[1]}, {"strength": 1.0}),
-        ("retention 0.1, 8 random neurons", control, {"strength": 0.1}),
+        *(
+            (f"retention {value}, water neurons only", {1: data.planted[1]}, {"strength": value})
+            for value in (0.1, 1.0)
+        ),
+        *((f"retention {value}, 8 random neurons", control, {"strength": value}) for value in (0.01, 0.1)),
         ("log_ratio 1.0, 8 random neurons", control, {"method": "log_ratio", "strength": 1.0}),
     ]
     heads = [("base", head), *((name, edited(data, head, own, seed, **recipe)) for name, own, recipe in settings)]
@@ -126,7 +130,8 @@ def table() -> pd.DataFrame:
 
 def main(file: Path) -> None:
     """Write the table as CSV, print it as two."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    setup_logging()
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # it was imported first, with a log of its own
     found = table()
     write_text(file, found.to_csv(index=False, lineterminator="\n"))
     for toy, own in found.groupby("toy"):

@@ -193,9 +193,7 @@ class NeuronRun:
         if config.neurons is not None:
             wanted = listed(config.neurons, self.benchmark.classes, self.stages.head.neurons, "illusion.neurons")
         else:
-            lists = [found.neurons(name, config.top) for name in ("insufficient", "excessive")]
-            wanted = {label: (*lists[0][label], *lists[1][label]) for label in lists[0]}
-            wanted = {label: ids for label, ids in wanted.items() if ids}
+            wanted = eyes_of(found, self.benchmark.classes, config.top)
         if not wanted:
             raise ConfigError("illusion.neurons: none are listed by the inspection; expected {class: [ids]}")
         stage, index = self.stages.illusions(wanted, config)
@@ -264,6 +262,20 @@ class NeuronRun:
         for row in frame.itertuples(index=False):
             table.add_row(*(_cell(value) for value in row))
         self.console.print(table)
+
+
+def eyes_of(found: Inspection, classes: Sequence[str], top: int) -> dict[int, tuple[int, ...]]:
+    """Label → neurons to draw with the eyes of that class: the first of each list.
+
+    An excessive neuron speaks for the class that mistakes are taken for, and against their own: it is drawn for that.
+    """
+    wanted: dict[int, list[int]] = {}
+    for report in found.reports:
+        wanted.setdefault(report.label, []).extend(row.neuron for row in report.insufficient[:top])
+        if report.rivals:
+            rival = classes.index(next(iter(report.rivals)))
+            wanted.setdefault(rival, []).extend(row.neuron for row in report.excessive[:top])
+    return {label: tuple(dict.fromkeys(ids)) for label, ids in wanted.items() if ids}
 
 
 def _cell(value: Any) -> str:

@@ -154,7 +154,8 @@ def _card(parts: PageParts, report: ClassReport, name: str, row: NeuronRow, maps
     shown = order[:WEIGHTS_SHOWN]
     called = parts.names[parts.names["neuron"] == row.neuron]
     known = called.iloc[0] if len(called) and called.iloc[0]["concept"] else None
-    drawn, dead = _illusions(parts, report.label, row.neuron)
+    rivals = [classes.index(rival) for rival in report.rivals]
+    drawn, dead = _illusions(parts, [report.label] if name == "insufficient" else rivals[:1], row.neuron)
     after = parts.after
     return NeuronCard(
         neuron=row.neuron,
@@ -176,11 +177,14 @@ def _card(parts: PageParts, report: ClassReport, name: str, row: NeuronRow, maps
     )
 
 
-def _illusions(parts: PageParts, label: int, neuron: int) -> tuple[list[Tile], bool]:
+def _illusions(parts: PageParts, eyes: Sequence[int], neuron: int) -> tuple[list[Tile], bool]:
+    # drawn with the eyes of one of these classes, the first that was
     if parts.illusions is None:
         return [], False
     folder, index = parts.illusions
-    own = index[(index["label"] == label) & (index["neuron"] == neuron) & ~index["failed"]]
+    seen = index[(index["neuron"] == neuron) & ~index["failed"]]
+    drawn = [label for label in eyes if (seen["label"] == label).any()]
+    own = seen[seen["label"] == drawn[0]] if drawn else seen[:0]
     return [illusion_tile(folder, entry) for _, entry in own.iterrows()], bool(len(own)) and bool(own["dead"].all())
 
 

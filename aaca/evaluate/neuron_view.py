@@ -70,7 +70,7 @@ class ClassView:
     """A class and its neurons.
 
     `images`, `mistakes`: counts of inspected images of the class. `used`: mistakes with a vote; `converged`: those of
-    them that a change of features made right. `accuracy`, `accuracy_after`: of the class, in [0, 1]. `rivals`: class
+    them that a change of features made right (None: nothing was changed). `accuracy`, `accuracy_after`: of the class, in [0, 1]. `rivals`: class
     it is taken for → how often.
     """
 
@@ -78,7 +78,7 @@ class ClassView:
     images: int
     mistakes: int
     used: int
-    converged: int
+    converged: int | None
     accuracy: float
     accuracy_after: float | None
     rivals: Sequence[tuple[str, int]]

@@ -1,0 +1,1 @@
+"""How good captions are, and whether they do what their graph says."""

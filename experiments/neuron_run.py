@@ -36,10 +36,11 @@ from .debug_run import TESTS
 from .neuron_change import Edit
 from .neuron_config import NeuronsConfig, without_debug_sets
 from .neuron_stages import EditParts, NeuronStages
+from .neuron_truth import found_table
 from .neuron_view import PageParts, activation_maps, illusion_tile, tiles_of, top_rows, view_of
 
 log = logging.getLogger(__name__)
-METRICS, CSV, SHEET = "metrics.json", "neurons.csv", "illusions.png"
+METRICS, CSV, SHEET, FOUND, CHANGE = "metrics.json", "neurons.csv", "illusions.png", "found.csv", "change.csv"
 NAMING_TILES = 9  # images that a person names a neuron by
 
 
@@ -75,16 +76,25 @@ class NeuronRun:
         stage, found = self.stages.inspection()
         names = self.stages.names()[1]
         drawn = self._drawn(found) if self.options.page.illusions else None
+        truth = None
+        if self.options.neuron_names.by == "masks" and self.benchmark.confounders:
+            least = self.options.neuron_names.least_score
+            truth = found_table(found, self.stages.responses()[1], self.benchmark.confounders, least)
         if not self.first:
             return
         self._publish(stage, (INSPECTION, TABLE))
         table = found.table().merge(names, on="neuron", how="left", suffixes=("", "_of_name"))
         with atomic_path(self.folder / CSV) as temporary:
             table.to_csv(temporary, index=False)
+        if truth is not None:
+            with atomic_path(self.folder / FOUND) as temporary:
+                truth.to_csv(temporary, index=False)
         parts = self._parts(found, names, drawn)
         page = write_neurons(self.folder, view_of(parts))
         tasks = self._tasks(found, parts)
         self._inspection_table(found, names)
+        if truth is not None and len(truth):
+            self._table("planted confounders among the first neurons of each list", truth)
         self.options.logger.record("inspect", {}, {"neurons": table}, {})
         print(f"page: {page}")
         print(f"{tasks} tasks for people who name these neurons: aaca annotate run={self.folder}")
@@ -139,6 +149,8 @@ class NeuronRun:
         parts = self._parts(found, names, drawn)
         page = write_neurons(self.folder, view_of(replace(parts, after=head, chosen=chosen, change=change)))
         frame = pd.DataFrame(change.rows, columns=["on test", "before", "after"])
+        with atomic_path(self.folder / CHANGE) as temporary:
+            frame.to_csv(temporary, index=False)
         self._table(f"edit: {self.options.repair.method}", frame)
         self.options.logger.record("edit", {name: after for name, _, after in change.rows}, {"change": frame}, {})
         print(f"page: {page}")

@@ -48,6 +48,10 @@ bench: setup
 	PYTHONPATH=. $(BIN)/python tests/bench/loading.py
 	PYTHONPATH=. $(BIN)/python tests/bench/sae_race.py
 	PYTHONPATH=. $(BIN)/python tests/bench/probe.py
+	PYTHONPATH=. $(BIN)/python tests/bench/inspection.py
+	PYTHONPATH=. $(BIN)/python tests/bench/edit_sweep.py
+	PYTHONPATH=. $(BIN)/python tests/bench/illusions.py
+	PYTHONPATH=. $(BIN)/python tests/bench/captioner.py
 
 docs: setup
 	$(BIN)/python docs/make_results.py $(ROOT)

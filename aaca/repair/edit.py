@@ -38,7 +38,7 @@ class EditHead(Repair):
         lists: of the inspection: insufficient | excessive | both.
         top: neurons of each blamed concept, or of an inspected class; None: all that respond, or are listed.
         least_score: of a neuron's response to a blamed concept.
-        random: as many other neurons in their place: the control.
+        random: as many neurons in their place, any of all: the control.
         shared: every edited class stops minding the neurons of all of them; else only its own.
         method: and all that follow: see `EditRecipe`.
 
@@ -205,11 +205,11 @@ def responding(
 
 
 def others(chosen: Chosen, count: int, seed: int) -> Chosen:
-    """As many neurons of each class, any but the chosen ones; the same in the place of the same one."""
+    """As many neurons of each class, any of the `count`; the same one always in the place of the same one.
+
+    Chosen ones may be among them: where they are more than half, there are not as many others.
+    """
     mine = list(dict.fromkeys(neuron for ids in chosen.values() for neuron in ids))
-    rest = np.setdiff1d(np.arange(count), mine)
-    if len(rest) < len(mine):
-        raise AacaError(f"repair.random: {len(mine)} of {count} neurons are chosen; fewer others are left")
-    drawn = np.random.default_rng(seed).choice(rest, len(mine), replace=False)
+    drawn = np.random.default_rng(seed).choice(count, len(mine), replace=False)
     instead = dict(zip(mine, (int(neuron) for neuron in drawn), strict=True))
     return {label: tuple(instead[neuron] for neuron in ids) for label, ids in chosen.items()}

@@ -127,7 +127,9 @@ class EditHead(Repair):
             found = listed(self.neurons, classes, count)
         elif self.choose == "inspection":
             assert isinstance(context.inspection, Inspection)
-            found = {label: ids for label, ids in context.inspection.neurons(self.lists, self.top or count).items() if ids}
+            found = {
+                label: ids for label, ids in context.inspection.neurons(self.lists, self.top or count).items() if ids
+            }
             if not found:
                 raise AacaError(
                     "repair: the inspection lists no neurons; expected a lower inspect.min_prec, or mistakes"

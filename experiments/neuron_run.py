@@ -80,6 +80,7 @@ class NeuronRun:
         if self.options.neuron_names.by == "masks" and self.benchmark.confounders:
             least = self.options.neuron_names.least_score
             truth = found_table(found, self.stages.responses()[1], self.benchmark.confounders, least)
+        parts = self._parts(found, names, drawn)  # a stage: all ranks ask
         if not self.first:
             return
         self._publish(stage, (INSPECTION, TABLE))
@@ -89,7 +90,6 @@ class NeuronRun:
         if truth is not None:
             with atomic_path(self.folder / FOUND) as temporary:
                 truth.to_csv(temporary, index=False)
-        parts = self._parts(found, names, drawn)
         page = write_neurons(self.folder, view_of(parts))
         tasks = self._tasks(found, parts)
         self._inspection_table(found, names)
@@ -139,6 +139,7 @@ class NeuronRun:
         metrics = edit.metrics(predictions)
         worst = float(metrics["worst_group_accuracy"])
         drawn = self._drawn(found) if self.options.page.illusions else None
+        parts = self._parts(found, names, drawn)  # a stage: all ranks ask
         if not self.first:
             return worst
         self._publish(stage, (REPORT,))
@@ -146,7 +147,6 @@ class NeuronRun:
             predictions.to_parquet(temporary, index=False)
         write_json(self.folder / METRICS, metrics)
         change = edit.change(predictions, metrics, self.options.repair.method, self.options.page.images)
-        parts = self._parts(found, names, drawn)
         page = write_neurons(self.folder, view_of(replace(parts, after=head, chosen=chosen, change=change)))
         frame = pd.DataFrame(change.rows, columns=["on test", "before", "after"])
         with atomic_path(self.folder / CHANGE) as temporary:
@@ -189,7 +189,7 @@ class NeuronRun:
             "benchmark": stages.benchmark_key,
             "repair": {**identity(options.repair), **options.repair.fingerprint()},
             **parts.inputs,
-            "recipe": options.recipe.fingerprint() if options.repair.features == "live" else None,
+            "fit": self.base.fit_inputs() if options.repair.features == "live" else None,
             "seed": seed,
         }
         return self.base.cache.stage("edit", inputs, make, together=True)

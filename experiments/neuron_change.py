@@ -39,6 +39,18 @@ class Edit:
         found = summarise(predictions, train, self.benchmark.classes, self.benchmark.headline_slice)
         return found | {"apart": {"before": self._apart(self.bank.head), "after": self._apart(self.head)}}
 
+    def headline(self, metrics: Mapping[str, Any]) -> pd.DataFrame:
+        """The slices of test, the worst group and the weighted mean, before and after, as one row a score."""
+        rows = [
+            (name.removeprefix("test/"), found["accuracy_before"], found["accuracy"])
+            for name, found in metrics["slices"].items()
+            if name.startswith("test/")
+        ]
+        before = metrics["before"]
+        for name in ("worst_group_accuracy", "mean_accuracy_train_weighted"):
+            rows.append((name, before[name], metrics[name]))
+        return pd.DataFrame(rows, columns=["on test", "before", "after"])
+
     def _apart(self, head: Head) -> float | None:
         # mean |r − 1| over test images and edited classes, each without its own neurons
         features, logits = self.bank.features, head.logits(self.bank.features)

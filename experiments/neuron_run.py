@@ -150,7 +150,7 @@ class NeuronRun:
         page = write_neurons(self.folder, view_of(replace(parts, after=head, chosen=chosen, change=change)))
         frame = pd.DataFrame(change.rows, columns=["on test", "before", "after"])
         with atomic_path(self.folder / CHANGE) as temporary:
-            frame.to_csv(temporary, index=False)
+            edit.headline(metrics).to_csv(temporary, index=False)
         self._table(f"edit: {self.options.repair.method}", frame)
         self.options.logger.record("edit", {name: after for name, _, after in change.rows}, {"change": frame}, {})
         print(f"page: {page}")
@@ -223,7 +223,7 @@ class NeuronRun:
         rows = {neuron: top_rows(parts.bank.features, neuron, NAMING_TILES) for neuron in table["neuron"].unique()}
         pairs = [(neuron, row) for neuron, own in rows.items() for row in own]
         maps = activation_maps(parts.classifier, self.benchmark.split("audit"), pairs)
-        table = table[[bool(rows[neuron]) for neuron in table["neuron"]]]
+        table = table[np.array([bool(rows[neuron]) for neuron in table["neuron"]], dtype=bool)]
         classes = self.benchmark.classes
         rivals = {report.name: next(iter(report.rivals)) for report in found.reports if report.rivals}
         words = Vocabulary.load(self.options.neuron_names.vocabulary, "neuron_names.vocabulary")

@@ -196,6 +196,7 @@ class NeuronStages:
         file = Path(str(self.naming.answers))
         answers, asked = load_lines(file, Answer), load_lines(file.parent / TASKS, Task)
         check_answers(answers, asked, str(file))
+        answers = list({(answer.task_id, answer.annotator): answer for answer in answers}.values())  # the last counts
         unknown = {"effect": np.nan, "contrast": np.nan, "second": "", "second_score": np.nan, "score": np.nan}
 
         def named() -> pd.DataFrame:

@@ -1,0 +1,130 @@
+"""Figures that need programs or weights from elsewhere: METEOR and SPICE (Java), CLIPScore (a CLIP model).
+
+Nothing is downloaded here, and nothing is left out in silence: what cannot be computed says what it lacks.
+"""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aaca.evaluate.captions.texts import Candidates, References, paired
+from aaca.runtime.errors import AacaError, ConfigError, nearest
+
+JAVA_METRICS = ("meteor", "spice")
+SPICE_JAVA = 8
+"""The newest Java that SPICE's jar runs on; a later one refuses its reflective access."""
+_CORENLP = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
+
+
+def missing(metric: str) -> str | None:
+    """What one of `JAVA_METRICS` lacks on this machine, in one line; None where it can run.
+
+    Raises `ConfigError` for any other name.
+    """
+    if metric not in JAVA_METRICS:
+        raise ConfigError(f"external: {metric!r} is no such metric; {nearest(metric, JAVA_METRICS)}")
+    package = _package()
+    if package is None:
+        return f"{metric}: needs the Python package pycocoevalcap (pip install pycocoevalcap)"
+    java = _java_version()
+    if java is None:
+        return f"{metric}: needs Java; no `java` that runs is on the PATH"
+    if metric == "meteor":
+        jar = package / "meteor" / "meteor-1.5.jar"
+        return None if jar.is_file() else f"meteor: {jar} is not there; install pycocoevalcap anew"
+    lost = [name for name in _CORENLP if not (package / "spice" / "lib" / name).is_file()]
+    if lost:
+        return f"spice: needs {' and '.join(lost)} (Stanford CoreNLP 3.6.0) in {package / 'spice' / 'lib'}"
+    if java > SPICE_JAVA:
+        return f"spice: needs Java {SPICE_JAVA} or older; `java` on the PATH is {java}"
+    return None
+
+
+def java_score(metric: str, candidates: Candidates, references: References) -> float:
+    """METEOR 1.5 or SPICE of the set, ×100. Raises `AacaError` naming what is missing or that Java failed."""
+    names = paired(candidates, references)
+    lack = missing(metric)
+    if lack is not None:
+        raise AacaError(lack)
+    truth = {i: [" ".join(text.split()) for text in references[name]] for i, name in enumerate(names)}
+    said = {i: [" ".join(candidates[name].split())] for i, name in enumerate(names)}
+    try:
+        return 100 * float(_scorer(metric).compute_score(truth, said)[0])
+    except (OSError, ValueError, subprocess.SubprocessError) as error:  # a Java that dies leaves a pipe without numbers
+        raise AacaError(f"{metric}: its Java program failed ({type(error).__name__}: {error})") from error
+
+
+def external_scores(
+    candidates: Candidates, references: References, metrics: Sequence[str]
+) -> tuple[dict[str, float], list[str]]:
+    """The figures that can be had here, ×100, and a line for each that cannot, for the report.
+
+    Raises `ConfigError` for an unknown metric and `AacaError` where a metric that should run fails.
+    """
+    figures: dict[str, float] = {}
+    skipped: list[str] = []
+    for metric in metrics:
+        lack = missing(metric)
+        if lack is None:
+            figures[metric] = java_score(metric, candidates, references)
+        else:
+            skipped.append(f"skipped {lack}")
+    return figures, skipped
+
+
+def clip_score(candidates: Candidates, image: Callable[[str], np.ndarray], weights: Path, batch: int = 32) -> float:
+    """CLIPScore of the set: max(100·cos, 0) of mean cosine between image and caption (Hessel et al., EMNLP 2021).
+
+    `image` gives a name's image, uint8 `[H, W, 3]`; `weights` is a folder in the layout of transformers. Captions
+    beyond CLIP's length are cut. Raises `AacaError` naming the package or file that is missing.
+    """
+    for package in ("torchmetrics", "transformers"):
+        if find_spec(package) is None:
+            raise AacaError(f"clip_score: needs the Python package {package}")
+    for wanted in ("config.json", "model.safetensors"):
+        if not (weights / wanted).is_file():
+            raise AacaError(f"clip_score: {weights / wanted} is not there; expected the folder of a CLIP model")
+    import torch
+    from torchmetrics.multimodal.clip_score import CLIPScore
+    from transformers import CLIPModel, CLIPProcessor
+
+    def load() -> tuple[Any, Any]:
+        try:
+            model = CLIPModel.from_pretrained(weights, local_files_only=True, use_safetensors=True)
+            return model, CLIPProcessor.from_pretrained(weights, local_files_only=True)
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise AacaError(f"clip_score: {weights} does not load as a CLIP model and processor ({reason})") from error
+
+    metric, names = CLIPScore(load), list(candidates)
+    for start in range(0, len(names), batch):
+        some = names[start : start + batch]
+        pixels = [torch.from_numpy(np.ascontiguousarray(image(name).transpose(2, 0, 1))) for name in some]
+        metric.update(pixels, [candidates[name] for name in some])
+    return float(metric.compute())
+
+
+def _package() -> Path | None:
+    spec = find_spec("pycocoevalcap")
+    return Path(next(iter(spec.submodule_search_locations))) if spec and spec.submodule_search_locations else None
+
+
+def _java_version() -> int | None:
+    """The major version of the Java on the PATH (8 for "1.8.0"), None where there is none that runs."""
+    program = shutil.which("java")
+    if program is None:
+        return None
+    told = subprocess.run([program, "-version"], capture_output=True, text=True, check=False)
+    found = re.search(r'version "(?:1\.)?(\d+)', told.stderr)
+    return int(found[1]) if told.returncode == 0 and found else None
+
+
+def _scorer(metric: str) -> Any:
+    return getattr(import_module(f"pycocoevalcap.{metric}.{metric}"), metric.capitalize())()

@@ -1,0 +1,69 @@
+"""`CaptionRecipe`: how a graph captioner is trained, checked before anything runs (the `recipe` group)."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from aaca.runtime.errors import ConfigError, nearest
+
+Decode = Literal["greedy", "beam"]
+Monitor = Literal["cider", "bleu4", "loss", "last"]
+Align = Literal["none", "attention", "leak", "attribution"]
+SHORTEST = 3
+"""The least `length`: begin, one word, end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionRecipe:
+    """How a captioner is trained and decoded (defaults: EGA's released configuration; ASG2Caption on COCO is the same).
+
+    `batch_size`: captions a device. `clip_grad`: largest gradient norm; null: off, as released. `length`: most words of
+    a caption, with its begin and its end. `nodes`: most nodes of a graph. `decode`, `width`: how captions are written
+    for test sets; validation always takes the likeliest word. `monitor`: the validation figure whose best epoch is kept
+    (the first of equals), or the last epoch. `align`: what is added to the cross entropy, `align_weight` times;
+    at weight 0 it is only measured. `word_least`: how often a word occurs in training captions to be in the vocabulary.
+    """
+
+    epochs: int = 100
+    batch_size: int = 128
+    lr: float = 2e-4
+    weight_decay: float = 0.0
+    clip_grad: float | None = None
+    length: int = 25
+    nodes: int = 10
+    decode: Decode = "greedy"
+    width: int = 5
+    monitor: Monitor = "cider"
+    align: Align = "none"
+    align_weight: float = 0.0
+    word_least: int = 1
+
+    def __post_init__(self) -> None:
+        """Raise `ConfigError` on a value that nothing can be trained with."""
+        for name, kind in (("decode", Decode), ("monitor", Monitor), ("align", Align)):
+            value = getattr(self, name)
+            if value not in get_args(kind):
+                raise ConfigError(f"recipe.{name}: no {value!r}; {nearest(str(value), get_args(kind))}")
+        for name in ("epochs", "batch_size", "nodes", "width", "word_least"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"recipe.{name}: {getattr(self, name)}; expected at least 1")
+        if self.length < SHORTEST:
+            raise ConfigError(
+                f"recipe.length: {self.length}; expected at least {SHORTEST} (a word between begin and end)"
+            )
+        if not 0 < self.lr < math.inf:
+            raise ConfigError(f"recipe.lr: {self.lr}; expected a learning rate above 0")
+        for name in ("weight_decay", "align_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"recipe.{name}: {getattr(self, name)}; expected 0 or more")
+        if self.clip_grad is not None and not 0 < self.clip_grad < math.inf:
+            raise ConfigError(f"recipe.clip_grad: {self.clip_grad}; expected a norm above 0, or null for no clipping")
+        if self.align == "none" and self.align_weight > 0:
+            raise ConfigError(
+                f"recipe.align_weight: {self.align_weight} weighs nothing while recipe.align is none; "
+                "expected 0, or align: attention, leak or attribution"
+            )
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What influences the trained weights: all but how captions of test sets are decoded."""
+        return {name: value for name, value in vars(self).items() if name not in ("decode", "width")}

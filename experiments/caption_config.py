@@ -1,0 +1,116 @@
+"""The schema of the job `caption`: what `conf/caption.yaml` composes to, as types."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from aaca.data.scenegraph.placing import OnMissingBox
+from aaca.data.scenegraph.store import FeatureType
+from aaca.evaluate.dashboard import Dashboard
+from aaca.models.captioner.spec import CaptionerSpec
+from aaca.models.classifier import ClassifierSource
+from aaca.models.graph_source import GraphSource
+from aaca.runtime.errors import ConfigError
+from aaca.training.caption_recipe import CaptionRecipe
+from aaca.training.resume import ResumeSpec
+from aaca.training.trainer import TrainerSpec
+
+from .paths_config import PathsConfig
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionerConfig:
+    """Which parts a captioner has and how large they are: `CaptionerSpec` but for what the data says."""
+
+    role: bool
+    edges: bool
+    flow: bool
+    memory: bool
+    hidden: Count
+    attention: Count
+    layers: Count
+    embed_first: bool
+    dropout: float
+    relation_init: Literal["per_relation", "upstream"]
+
+    def spec(self, words: int, features: int, global_features: int) -> CaptionerSpec:
+        """With the sizes of the data."""
+        return CaptionerSpec(words=words, features=features, global_features=global_features, **vars(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainConfig:
+    """Which nodes words hang on. `samples`: of test; `pictures`: of them drawn; `steps`: of integrated gradients."""
+
+    by: Literal["attention", "gradient_x_input", "integrated_gradients", "occlusion"]
+    samples: Count
+    pictures: Annotated[int, Field(ge=0)]
+    steps: Annotated[int, Field(ge=2)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilterConfig:
+    """How wrong annotations of train are found: see `conf/caption.yaml`."""
+
+    records: str | None
+    by: Literal["records", "attribution", "likelihood"]
+    rule: Literal["released", "relation_aware"]
+    threshold: Share
+    noise: Share
+    rating_noise: Share
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionConfig:
+    """One run of the job `caption`."""
+
+    graphs: GraphSource
+    captioner: CaptionerConfig
+    training: CaptionRecipe
+    model: ClassifierSource
+    trainer: TrainerSpec
+    resume: ResumeSpec
+    logger: Dashboard
+    paths: PathsConfig
+    seed: Annotated[int, Field(ge=0)]
+    size: Literal["smoke", "demo", "full"]
+    action: Literal["score", "explain", "filter", "image"]
+    on_missing_box: OnMissingBox
+    feature_dtype: FeatureType
+    captions: str | None
+    reference_index: str | None
+    explain: ExplainConfig
+    filter: FilterConfig
+    image: str | None
+    asg: str | None
+    region: str | None
+
+    def __post_init__(self) -> None:
+        """Raise `ConfigError` for parts that do not fit together, and files that are not there."""
+        if (self.image is None) != (self.asg is None):
+            raise ConfigError("image, asg: an image and its scene graph go together; expected both or neither")
+        if self.action == "image" and self.image is None:
+            raise ConfigError("image: missing; expected an image file, and asg= its scene graph as region JSON")
+        if self.action == "image" and not self.graphs.embeds:
+            raise ConfigError(
+                "graphs: the features of these graphs were made elsewhere, and your image has none; expected "
+                "graphs=stampscenes, whose features are made here"
+            )
+        for name in ("captions", "image", "asg"):
+            file = getattr(self, name)
+            if file is not None and not Path(file).is_file():
+                raise ConfigError(f"{name}: no file {file}")
+        if self.action == "filter" and self.filter.noise and not self.graphs.drawn:
+            raise ConfigError("filter.noise: only planted in embedded graphs; expected 0 and filter.records=")
+        if (
+            self.action == "filter"
+            and not self.filter.noise
+            and self.filter.by == "records"
+            and not self.filter.records
+        ):
+            raise ConfigError("filter.records: missing, and nothing is planted; expected a file, or another filter.by")

@@ -1,0 +1,152 @@
+"""The stages of the job `caption`: graphs laid out, sets packed, a captioner fitted, captions."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from aaca.data.graph_writer import ABOUT
+from aaca.data.scenegraph.layout import Layout
+from aaca.data.scenegraph.packing import pack
+from aaca.data.scenegraph.samples import GraphSet
+from aaca.data.scenegraph.store import PackedGraphs
+from aaca.evaluate.captions.structure import Parse, grammar_parser
+from aaca.models.captioner.captioner import GraphCaptioner
+from aaca.models.region_embedder import RegionEmbedder
+from aaca.runtime.config import identity
+from aaca.runtime.files import read_json
+from aaca.runtime.ranks import current
+from aaca.runtime.seeding import purpose_seed
+from aaca.runtime.stages import Stage, StageCache
+from aaca.training.fit_captioner import CAPTIONS, CaptionJob, caption_set, fit_captioner, load_captioner
+from aaca.world.phrases import Grammar
+
+from .caption_config import CaptionConfig
+
+SET = "set"
+
+
+@dataclass
+class CaptionStages:
+    """Each method makes or finds one stage. `change`: what is done to the laid out files before anything reads them."""
+
+    options: CaptionConfig
+    cache: StageCache
+    change: Callable[[Path], None] | None = None
+    changed: dict[str, Any] = field(default_factory=dict)  # what tells the change from others, for keys
+
+    def embedder(self) -> RegionEmbedder:
+        """What describes regions, where that is done here."""
+        device = {"gpu": "cuda", "mps": "mps", "cpu": "cpu"}[self.options.trainer.device_kind]
+        return RegionEmbedder(self.options.model.build(2), device=device)
+
+    def graphs(self) -> tuple[Stage, Layout]:
+        """All sets in a released layout."""
+        options = self.options
+        source, model = options.graphs, options.model
+        described = {"class": identity(model)["class"], **model.fingerprint()} if source.embeds else {}
+
+        def make(folder: Path) -> None:
+            embed = self.embedder() if source.embeds else None
+            source.lay_out(folder, embed, model.image_size, described)
+            if self.change is not None:
+                self.change(folder)
+
+        inputs = {"graphs": source.fingerprint(), "features": described, "changed": self.changed}
+        stage = self.cache.stage("graphs", inputs, make)
+        return stage, source.layout(stage.folder)
+
+    def packed(self, name: str) -> tuple[str, PackedGraphs]:
+        """(key, one set in one folder)."""
+        options, (graphs, layout) = self.options, self.graphs()
+        recipe = options.training
+
+        def make(folder: Path) -> None:
+            found = GraphSet.open(layout, name, recipe.nodes, recipe.length, options.on_missing_box)
+            pack(found, folder / SET, options.feature_dtype)
+
+        inputs = {
+            "graphs": graphs.key,
+            "set": name,
+            "nodes": recipe.nodes,
+            "length": recipe.length,
+            "missing": options.on_missing_box,
+            "dtype": options.feature_dtype,
+        }
+        stage = self.cache.stage("packed", inputs, make, name)
+        return stage.key, PackedGraphs.open(stage.folder / SET)
+
+    def parse(self) -> Parse | None:
+        """What reads captions of these graphs, where their grammar is known."""
+        about = self.graphs()[0].folder / ABOUT
+        return grammar_parser(Grammar.from_json(read_json(about)["grammar"])) if about.is_file() else None
+
+    def captioner(self, train: Any = None, settings: dict[str, Any] | None = None) -> tuple[Stage, GraphCaptioner]:
+        """A captioner fitted on train, or on the samples `train` of it (`settings` say which)."""
+        options = self.options
+        (train_key, whole), (val_key, val) = self.packed(options.graphs.train), self.packed(options.graphs.val)
+        used = whole if train is None else train
+        spec = options.captioner.spec(len(whole.words), whole.feature_size, whole.global_size)
+        parse = self.parse()
+
+        def make(folder: Path) -> None:
+            job = CaptionJob(
+                train=used,
+                val=val,
+                words=whole.words,
+                spec=spec,
+                recipe=options.training,
+                trainer=options.trainer,
+                seed=purpose_seed(options.seed, "captioner") % 2**31,
+                label="captioner",
+                resume=options.resume,
+                settings={"train": train_key, "val": val_key, **(settings or {})},
+                parse=parse,
+            )
+            with self._loggers(folder) as loggers:
+                fit_captioner(replace(job, loggers=loggers), folder)
+
+        inputs = {
+            "train": train_key,
+            "val": val_key,
+            "spec": asdict(spec),
+            "recipe": options.training.fingerprint(),
+            "seed": options.seed,
+            "devices": options.trainer.world,
+            "precision": options.trainer.precision,
+            "accelerator": options.trainer.device_kind,
+            **(settings or {}),
+        }
+        stage = self.cache.stage("captioner", inputs, make, together=True)
+        return stage, load_captioner(stage.folder, whole.words)
+
+    def _loggers(self, folder: Path) -> Any:
+        return self.options.logger.loop("captioner", folder) if current().rank == 0 else nullcontext([])
+
+    def captions(
+        self, fitted: Stage, model: GraphCaptioner, name: str, graphs: Any = None, what: str = ""
+    ) -> pd.DataFrame:
+        """What a captioner says of a set, or of `graphs` in its place (`what` names them): name, caption, log_prob."""
+        options = self.options
+        key, packed = self.packed(name)
+        recipe = options.training
+
+        def make(folder: Path) -> None:
+            caption_set(
+                model,
+                packed if graphs is None else graphs,
+                options.trainer,
+                recipe.batch_size,
+                recipe.length,
+                recipe.decode,
+                recipe.width,
+                folder,
+                f"captions {name}",
+            )
+
+        inputs = {"captioner": fitted.key, "set": key, "what": what, "decode": recipe.decode, "width": recipe.width}
+        stage = self.cache.stage("captions", inputs, make, name, together=True)
+        return pd.read_parquet(stage.folder / CAPTIONS)

@@ -58,7 +58,7 @@ class FilterConfig:
     """How wrong annotations of train are found: see `conf/caption.yaml`."""
 
     records: str | None
-    by: Literal["records", "attribution", "likelihood"]
+    by: Literal["records", "swap", "choice", "hold"]
     rule: Literal["released", "relation_aware"]
     threshold: Share
     noise: Share

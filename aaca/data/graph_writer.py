@@ -118,10 +118,11 @@ def _embed_regions(images: Sequence[GraphImage], embed: Embed, size: int) -> np.
 
 
 def _embed_images(images: Sequence[GraphImage], embed: Embed, size: int) -> np.ndarray:
-    return embed(np.stack([crop(image.rgb, _whole(image.rgb), size) for image in images]))
+    return embed(np.stack([crop(image.rgb, whole(image.rgb), size) for image in images]))
 
 
-def _whole(rgb: np.ndarray) -> Box:
+def whole(rgb: np.ndarray) -> Box:
+    """The box of a whole image."""
     return 0, 0, rgb.shape[1], rgb.shape[0]
 
 
@@ -137,12 +138,13 @@ def _write_images(
             path.parent.mkdir(exist_ok=True)
         write_json(folder / REGIONS / f"{image.id}.json", region_records(image, grammar))
         Image.fromarray(image.rgb).save(folder / "images" / f"{image.id}.png")
-        rows = [np.concatenate([next(regions), _geometry(box, image.rgb)]) for box in some]
+        rows = [np.concatenate([next(regions), geometry(box, image.rgb)]) for box in some]
         _write_features(folder / REGION_FEATURES, image, some, np.stack(rows))
     return {image.id: row for image, row in zip(images, globals_, strict=True)}
 
 
-def _geometry(box: Box, rgb: np.ndarray) -> np.ndarray:
+def geometry(box: Box, rgb: np.ndarray) -> np.ndarray:
+    """A box and its area as shares of the image, `[5]`."""
     height, width = rgb.shape[:2]
     x1, y1, x2, y2 = box[0] / width, box[1] / height, box[2] / width, box[3] / height
     return np.array([x1, y1, x2, y2, (x2 - x1) * (y2 - y1)])

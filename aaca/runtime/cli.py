@@ -20,6 +20,8 @@ JOBS = {
     "inspect": ("which neurons a classifier's mistakes hang on", "aaca inspect inspect.classes=all"),
     "illusion": ("what neurons would like to see, with the eyes of a class", "aaca illusion"),
     "edit": ("the head edited so that neurons stop mattering", "aaca edit repair.choose=inspection"),
+    "caption": ("captions that follow a scene graph: train, score, explain, filter, yours", "aaca caption score"),
+    "asg": ("scene graphs in a folder: validate, count, draw", "aaca asg validate folder=regionfiles"),
     "intrinsic": ("albedo and shading of images, with Concept Distillation and without", "aaca intrinsic repeats=3"),
     "pretrain": ("train the models that ship with aaca (embedded world)", "aaca pretrain model=clip"),
     "data": (
@@ -27,7 +29,7 @@ JOBS = {
         "aaca data verify dataset=imagefolder dataset.root=my/images",
     ),
 }
-ACTIONS = {"annotate": "action", "data": "action", "pretrain": "network"}
+ACTIONS = {"annotate": "action", "asg": "action", "caption": "action", "data": "action", "pretrain": "network"}
 """Jobs whose first argument may be a bare word, and the key it stands for: `aaca data verify`."""
 
 ALIASES = {"pretrain": {"model": "network"}}

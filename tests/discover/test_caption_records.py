@@ -4,6 +4,9 @@ import json
 import numpy as np
 import pytest
 
+from aaca.data.scenegraph.edits import facts_of
+from aaca.data.scenegraph.graph import GraphObject, Relationship, SceneGraph
+from aaca.data.scenegraph.nodes import nodes_of
 from aaca.discover.captions.mentions import facts_of_nodes, mentions
 from aaca.discover.captions.records import Record, read_records, write_records
 from aaca.runtime.errors import DataError
@@ -89,7 +92,8 @@ def test_what_is_written_as_a_table_is_read_back(tmp_path):
 
 
 def test_a_table_may_come_without_regions_and_from_a_spreadsheet(tmp_path):
-    text = f'\ufefffile,content_type,content,relevance\r\n{name(1, 2)},object,dog,3\r\n{name(1, 3)},relation,"(a, on, b)",\r\n'
+    header = "\ufefffile,content_type,content,relevance\r\n"
+    text = f'{header}{name(1, 2)},object,dog,3\r\n{name(1, 3)},relation,"(a, on, b)",\r\n'
     (tmp_path / "table.csv").write_bytes(text.encode())
     records = read_records(tmp_path / "table.csv")
     assert [(row.kind, row.parts, row.rating, row.region) for row in records.rows] == [
@@ -129,7 +133,7 @@ def test_wrong_tasks_are_named(tmp_path):
 
 
 def test_words_name_nodes_by_spans_and_longer_names_go_first():
-    words = "a red cat left of a red cat on the left".split()
+    words = ["a", "red", "cat", "left", "of", "a", "red", "cat", "on", "the", "left"]
     names = ("cat", "red", "left of", "left", "cat", "dog", "")
     found = [sorted(own) for own in mentions(words, names)]
     both = [[], [1], [0, 4], [2], [2], [], [1], [0, 4], [], [], [3]]
@@ -137,10 +141,6 @@ def test_words_name_nodes_by_spans_and_longer_names_go_first():
 
 
 def test_facts_of_nodes_are_those_of_the_graph():
-    from aaca.data.scenegraph.edits import facts_of
-    from aaca.data.scenegraph.graph import GraphObject, Relationship, SceneGraph
-    from aaca.data.scenegraph.nodes import nodes_of
-
     things = (GraphObject(7, "Cat", ("red", "Tiny"), (0, 0, 2, 2)), GraphObject(3, "dog", ("big",), (4, 4, 2, 2)))
     graph = SceneGraph(things, (Relationship(0, 3, 7, "left  of"), Relationship(1, 7, 3, "under")))
     nodes, facts = nodes_of(graph), facts_of(graph)

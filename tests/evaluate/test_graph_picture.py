@@ -1,5 +1,3 @@
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from PIL import Image, ImageColor
@@ -15,7 +13,7 @@ GREY = np.full((48, 64, 3), 128, dtype=np.uint8)
 
 
 @pytest.fixture
-def texts(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, Rect]]]:
+def texts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Rect]]:
     """Every text that is drawn, with the rectangle its letters fill."""
     drawn: list[tuple[str, Rect]] = []
     plain = graph_labels.ImageDraw.ImageDraw.text
@@ -25,7 +23,7 @@ def texts(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, Rect]]]:
         plain(self, xy, text, **options)
 
     monkeypatch.setattr(graph_labels.ImageDraw.ImageDraw, "text", text)
-    return iter([drawn]).__next__()
+    return drawn
 
 
 def shared(one: Rect, two: Rect) -> bool:
@@ -42,7 +40,7 @@ def test_all_names_are_written_in_both_panels(texts: list) -> None:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_no_two_texts_of_a_panel_overlap(seed: int, texts: list, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_two_texts_of_a_panel_overlap(seed: int, texts: list) -> None:
     graph = random_graph(np.random.default_rng(seed), objects=5, related=5)
     draw_graph(GREY, graph)
     # the panels are drawn one after the other, each on a picture of its own
@@ -78,7 +76,7 @@ def test_the_picture_is_a_function_of_the_graph() -> None:
     assert plain.mode == "RGB" and plain.tobytes() == again.tobytes()
     others = (reverse_relationship(rider(), 0), strip_attributes(rider()))
     assert all(draw_graph(GREY, other).tobytes() != plain.tobytes() for other in others)
-    assert (np.asarray(Image.fromarray(GREY)) == 128).all()
+    assert (GREY == 128).all()
 
 
 def test_an_arrows_head_is_at_the_object() -> None:

@@ -136,7 +136,7 @@ def swap(
 
 
 def features_of(items: Sequence[GraphItem], count: int, seed: int) -> dict[int, np.ndarray]:
-    """Features `[count, F]` of random nodes of each type in `items`, fewer where there are. Raises `DataError` for none."""
+    """`count` features (or all) of random nodes of each type in `items`. Raises `DataError` for no items."""
     if not items:
         raise DataError("ratings: no items to draw other nodes from")
     types = np.concatenate([item.nodes.types for item in items])

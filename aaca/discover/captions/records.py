@@ -59,7 +59,7 @@ class Records:
     unfinished: int = 0
 
     def summary(self) -> dict[str, int]:
-        """How many images, answers, unfinished tasks; answers without rating, without kind, of text that fits no kind."""
+        """How many images, answers, unfinished tasks; answers without rating, or kind, or of text that fits no kind."""
         return {
             "images": len({row.image for row in self.rows}),
             "answers": len(self.rows),

@@ -80,35 +80,53 @@ def external_scores(
 
 
 def clip_score(candidates: Candidates, image: Callable[[str], np.ndarray], weights: Path, batch: int = 32) -> float:
-    """CLIPScore of the set: max(100·cos, 0) of mean cosine between image and caption (Hessel et al., EMNLP 2021).
+    """CLIPScore of the set: max(100·c, 0), c the mean cosine of image and caption (after Hessel et al., EMNLP 2021).
 
     `image` gives a name's image, uint8 `[H, W, 3]`; `weights` is a folder in the layout of transformers. Captions
-    beyond CLIP's length are cut. Raises `AacaError` naming the package or file that is missing.
+    beyond CLIP's length are cut. Computed here, as torchmetrics does, because torchmetrics 1.9 fails with transformers
+    5. Raises `AacaError` naming the package or file that is missing.
     """
-    for package in ("torchmetrics", "transformers"):
-        if find_spec(package) is None:
-            raise AacaError(f"clip_score: needs the Python package {package}")
+    if find_spec("transformers") is None:
+        raise AacaError("clip_score: needs the Python package transformers")
     for wanted in ("config.json", "model.safetensors"):
         if not (weights / wanted).is_file():
             raise AacaError(f"clip_score: {weights / wanted} is not there; expected the folder of a CLIP model")
     import torch
-    from torchmetrics.multimodal.clip_score import CLIPScore
-    from transformers import CLIPModel, CLIPProcessor
 
-    def load() -> tuple[Any, Any]:
-        try:
-            model = CLIPModel.from_pretrained(weights, local_files_only=True, use_safetensors=True)
-            return model, CLIPProcessor.from_pretrained(weights, local_files_only=True)
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise AacaError(f"clip_score: {weights} does not load as a CLIP model and processor ({reason})") from error
-
-    metric, names = CLIPScore(load), list(candidates)
+    model, processor = _clip(weights)
+    names, longest = list(candidates), model.config.text_config.max_position_embeddings
+    cosines: list[float] = []
     for start in range(0, len(names), batch):
         some = names[start : start + batch]
-        pixels = [torch.from_numpy(np.ascontiguousarray(image(name).transpose(2, 0, 1))) for name in some]
-        metric.update(pixels, [candidates[name] for name in some])
-    return float(metric.compute())
+        fed = processor(
+            text=[candidates[name] for name in some],
+            images=[image(name) for name in some],
+            return_tensors="pt",
+            padding=True,
+            truncation=True,
+            max_length=longest,
+        )
+        with torch.no_grad():
+            out = model(**fed)
+        cosines += torch.cosine_similarity(out.text_embeds, out.image_embeds).tolist()
+    return max(100 * float(np.mean(cosines)), 0.0)
+
+
+def _clip(weights: Path) -> tuple[Any, Any]:
+    """Model, ready to be asked, and processor; from disk alone."""
+    from transformers import CLIPModel, CLIPProcessor
+
+    try:
+        model, told = CLIPModel.from_pretrained(
+            weights, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+        processor = CLIPProcessor.from_pretrained(weights, local_files_only=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise AacaError(f"clip_score: {weights} does not load as a CLIP model and processor ({reason})") from error
+    if told["missing_keys"]:  # transformers would leave these at random and only warn
+        raise AacaError(f"clip_score: {weights / 'model.safetensors'} lacks {sorted(told['missing_keys'])[0]}")
+    return model.eval(), processor
 
 
 def _package() -> Path | None:

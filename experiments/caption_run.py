@@ -13,6 +13,7 @@ from rich.table import Table
 from aaca.data.scenegraph.store import PackedGraphs
 from aaca.evaluate.captions.cider import CiderIndex
 from aaca.evaluate.captions.scores import caption_table, score_captions
+from aaca.evaluate.captions.structure import structure_error
 from aaca.runtime.config import load_config
 from aaca.runtime.errors import DataError
 from aaca.runtime.files import atomic_path, ensure_writable, file_sha256, write_json
@@ -37,6 +38,7 @@ SHOWN = {
     "g_relationships": "Gr",
     "node_recall": "node recall",
     "direction_accuracy": "direction",
+    "structure": "structure",
     "exact": "exact",
 }
 
@@ -105,12 +107,20 @@ class CaptionRun:
         return CiderIndex.fit(self.stages.packed(self.options.reference_index)[1].references())
 
     def figures(self, test: PackedGraphs, said: dict[str, str]) -> dict[str, float]:
-        """All scores of captions by name, with the share of captions that are the reference's own words."""
+        """All scores of captions by name.
+
+        `exact`: per cent that are the reference's own words; `structure`: per cent with as many objects, attributes and
+        relationships as their graph.
+        """
         references = {name: kept for name, kept in test.references().items() if name in said}
         graphs = {test.name(row): test.graph(row) for row in range(len(test)) if test.name(row) in said}
-        found = score_captions(said, references, graphs, self.index(), self.stages.parse())
-        exact = sum(said[name] in references[name] for name in said) / len(said)
-        return {**found, "exact": 100 * exact}
+        parse = self.stages.parse()
+        found = score_captions(said, references, graphs, self.index(), parse)
+        found["exact"] = 100 * sum(said[name] in references[name] for name in said) / len(said)
+        if parse is not None:
+            right = [structure_error(parse(caption), graphs[name])[:3].sum() == 0 for name, caption in said.items()]
+            found["structure"] = 100 * sum(right) / len(right)
+        return found
 
     def _write(self, test: PackedGraphs, said: dict[str, str], found: dict[str, float]) -> None:
         graphs = {test.name(row): test.graph(row) for row in range(len(test))}

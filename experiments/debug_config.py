@@ -190,7 +190,7 @@ class DebugConfig:
                     f"neuron_names.by: {self.neuron_names.by}; expected masks (concepts=gt) or clip (clip=tiny), by "
                     "which this discovery names neurons"
                 )
-            self.neuron_names.check(self.concepts, self.clip)
+            self.neuron_names.check(self.concepts, self.clip, self.dataset.truth())
         if self.discovery.needs_concepts and self.concepts.needs_clip and self.clip is None:  # type: ignore[union-attr]
             raise ConfigError(f"clip: missing, and concepts needs it; {HINTS_OF_RIVALS['clip']}")
         return self.discovery

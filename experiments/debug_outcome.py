@@ -23,6 +23,7 @@ from aaca.evaluate.debugset_page import write_page
 from aaca.evaluate.examples import write_examples
 from aaca.evaluate.outcome import PREDICTIONS, Outcome, groups_of, summarise
 from aaca.repair.concept_report import REPORT
+from aaca.repair.edit import REPORT as EDIT
 from aaca.runtime.files import atomic_path, digest
 from aaca.runtime.memory import peak_memory_mb
 from aaca.runtime.stages import Stage
@@ -135,8 +136,9 @@ def write_run(run_dir: Path, outcome: Outcome, finished: Finished, dashboard: Da
             table = ImageTable.build(candidates, finished.benchmark.classes)
             settings = {"seed": outcome.seed, "dataset": outcome.dataset, "images a class": outcome.per_class}
             write_page(run_dir, outcome.method, table, finished.debug.funnel, finished.debug.quality, settings)
-    report = finished.repaired.folder / REPORT
-    for name, file in {**finished.discovered, **({REPORT: report} if report.is_file() else {})}.items():
+    reports = {name: finished.repaired.folder / name for name in (REPORT, EDIT)}
+    kept = {name: file for name, file in reports.items() if file.is_file()}
+    for name, file in {**finished.discovered, **kept}.items():
         with atomic_path(run_dir / name) as temporary:
             shutil.copyfile(file, temporary)
     if finished.sets is not None and outcome.confounders:

@@ -82,7 +82,7 @@ class NeuronsConfig:
     def __post_init__(self) -> None:
         """Raise `ConfigError` for what the configuration alone shows to be impossible."""
         check_given(self.weights)
-        self.neuron_names.check(self.concepts, self.clip)
+        self.neuron_names.check(self.concepts, self.clip, self.dataset.truth())
         if self.illusion.text and self.clip is None:
             raise ConfigError("clip: missing, and illusion.text needs it; choose one: clip=tiny")
         if self.repair.needs_sets and (self.sets is None or self.concepts is None):

@@ -1,5 +1,6 @@
 """The schema of `neuron_names`: how neurons get names."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -30,10 +31,19 @@ class NeuronNamesConfig:
     vocabulary: str | None = None
     answers: str | None = None
 
-    def check(self, concepts: ConceptSource | None, clip: ClipModel | None) -> None:
-        """Raise `ConfigError` for what is missing, or given for nothing."""
+    def check(self, concepts: ConceptSource | None, clip: ClipModel | None, truth: Collection[str]) -> None:
+        """Raise `ConfigError` for what is missing, or given for nothing. `truth`: what the dataset knows."""
         if self.by == "masks" and concepts is None:
             raise ConfigError("concepts: missing, and neuron_names.by=masks needs it; choose one: concepts=gt")
+        if self.by == "masks" and concepts is not None and concepts.needs_clip and clip is None:
+            raise ConfigError("clip: missing, and concepts needs it; choose one: clip=tiny")
+        if self.by == "masks" and concepts is not None:
+            missing = sorted(set(concepts.needs_truth) - set(truth))
+            if missing:
+                raise ConfigError(
+                    f"concepts: {type(concepts).__name__} needs what this dataset does not have: {', '.join(missing)}; "
+                    "expected concepts=tags, segment or human, or neuron_names.by=clip"
+                )
         if self.by == "clip" and clip is None:
             raise ConfigError("clip: missing, and neuron_names.by=clip needs it; choose one: clip=tiny")
         if (self.by == "people") != (self.answers is not None):

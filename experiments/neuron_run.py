@@ -207,7 +207,7 @@ class NeuronRun:
         else:
             wanted = eyes_of(found, self.benchmark.classes, config.top)
         if not wanted:
-            raise ConfigError("illusion.neurons: none are listed by the inspection; expected {class: [ids]}")
+            raise ConfigError("illusion.neurons: none, and the inspection lists none; expected {class: [ids]}")
         stage, index = self.stages.illusions(wanted, config)
         return stage.folder, index
 

@@ -21,6 +21,7 @@ from aaca.models.head import FeatureBank, Head
 from .neuron_config import PageConfig
 
 WEIGHTS_SHOWN = 5
+MOST_NAMED = 12
 BATCH = 64
 Maps = dict[tuple[int, int], np.ndarray | None]
 """(neuron, row) → where the neuron fires in the image `[h, w]`; None where the model has no maps."""
@@ -56,6 +57,13 @@ def view_of(parts: PageParts) -> NeuronView:
     notes = []
     if len(parts.bank.classes) == 2 and parts.inspection.spec["scorer"] == "counterfactual":
         notes.append("With two classes this scorer lists the same neurons whatever the images show (docs/neurons.md).")
+    listed = {report.label: {row.neuron for _, row in shown[report.label]} for report in parts.inspection.reports}
+    for label, ids in (parts.chosen or {}).items():
+        others = [neuron for neuron in ids if neuron not in listed.get(label, set())]
+        if others:
+            named = ", ".join(f"#{neuron}" for neuron in others[:MOST_NAMED])
+            more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
+            notes.append(f"Edited for {parts.bank.classes[label]}, in none of its lists: {named}{more}.")
     return NeuronView(
         title=f"{parts.benchmark.name}: the neurons behind its mistakes",
         scorer=str(parts.inspection.spec["scorer"]),

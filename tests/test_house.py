@@ -14,6 +14,7 @@ import aaca.runtime.app  # noqa: F401  registers the resolver of run folders
 from aaca.runtime.cli import JOBS, options
 from aaca.runtime.config import load_config, plain
 from experiments.debug_config import DebugConfig, without_size_presets
+from experiments.neuron_config import NeuronsConfig, without_debug_sets
 from experiments.sae_config import SaeConfig
 from tests.data.test_webdataset_tars import samples, write
 from tests.toys import picture_folder
@@ -83,6 +84,19 @@ def test_every_option_composes_and_parses(group, option, tmp_path, monkeypatch):
             assert [name for name, _ in vectors.dataset.fingerprint()["files"]] == ["00000.tar"]
 
 
+@pytest.mark.parametrize("job", ["inspect", "illusion", "edit"])
+@pytest.mark.parametrize("preset", sorted(name for name in options("preset") if name.startswith("paper_")))
+def test_every_preset_composes_and_parses_and_goes_before_what_a_job_says(job, preset):
+    own = OmegaConf.load(ROOT / "conf" / "preset" / f"{preset}.yaml")
+    with initialize_config_module("aaca.conf", version_base="1.3"):
+        config = compose(job, overrides=[f"preset={preset}", "dataset.root=here"])
+    for key in ("model", "recipe", "inspect", "illusion", "repair"):
+        for name, value in own.get(key, {}).items():
+            assert config[key][name] == value, f"{key}.{name}"
+    parsed = load_config(without_debug_sets(plain(config)), NeuronsConfig)
+    assert parsed.selection_rule == "best" and parsed.repair.strength == own.repair.strength
+
+
 def job_of(group: str, option: str) -> str:
     """The job that reads the option."""
     if group == "dataset" and option in UNLABELLED:
@@ -107,7 +121,7 @@ def picture_folders(root: Path) -> None:
 
 
 def test_every_option_starts_with_a_comment_that_says_what_it_is():
-    for group, option in CASES:
+    for group, option in [*CASES, *(("preset", option) for option in options("preset"))]:
         assert len(options(group)[option]) > 10, f"conf/{group}/{option}.yaml"
 
 

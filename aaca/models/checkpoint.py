@@ -37,6 +37,8 @@ def read_state(path: Path, key: str = "model.checkpoint") -> dict[str, Tensor]:
     except Exception as error:  # broken bytes make the safe unpickler fail in any way it likes
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise AacaError(f"{key}: {path} is not a checkpoint of plain tensors ({reason})") from error
+    if not isinstance(state, dict):
+        raise AacaError(f"{key}: {path} is not a checkpoint of plain tensors (it holds a {type(state).__name__})")
     for wrapper in WRAPPERS:
         if isinstance(state.get(wrapper), dict):
             state = state[wrapper]

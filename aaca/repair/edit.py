@@ -94,7 +94,7 @@ class EditHead(Repair):
 
     @property
     def needs_sets(self) -> bool:  # type: ignore[override]
-        """Concept sets choose neurons, or the classes that a control minds."""
+        """Concept sets choose neurons; further training alone asks for none."""
         return self.choose == "sets" and self.method != "ce"
 
     @property
@@ -112,7 +112,7 @@ class EditHead(Repair):
         return {"repair": "edit", "init": "f0", **vars(self)}
 
     def check(self, model: ClassifierSource, recipe: Recipe) -> None:
-        """Raise `ConfigError` where images are to be augmented in another batch size than the recipe's."""
+        """Raise `ConfigError` where images of several classes are to be mixed: a mixture has no ratio of one class."""
         if self.features == "live" and recipe.mixes:
             raise ConfigError(
                 "recipe.mixup: mixed images have no class whose ratio could be kept; expected 0 (cutmix, too)"
@@ -158,7 +158,7 @@ class EditHead(Repair):
         named = {classes[label]: list(ids) for label, ids in chosen.items()}
         summary = {
             "updates": edited.updates,
-            "epochs": self.epochs if edited.updates else 0,
+            "epochs": len(edited.history) - 1 if edited.updates else 0,
             "train_images": len(banks["train"]),
             "kept_epoch": edited.epoch,
             "neurons": named,

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -12,47 +12,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aaca.data.scenegraph.batch import GraphBatch, GraphItem
-from aaca.data.scenegraph.graph import SceneGraph
+from aaca.data.scenegraph.batch import GraphBatch
 from aaca.data.scenegraph.vocabulary import Words
 from aaca.evaluate.captions.bleu import bleu
 from aaca.evaluate.captions.cider import CiderIndex
 from aaca.evaluate.captions.structure import ERRORS, Parse, structure_error
 from aaca.models.captioner.captioner import GraphCaptioner
 from aaca.models.captioner.decode import beam, greedy
-from aaca.runtime.errors import AacaError
+from aaca.runtime.errors import AacaError, DataError
 from aaca.runtime.ranks import current
 from aaca.training import align_losses
+from aaca.training.caption_data import CaptionSource
 from aaca.training.caption_recipe import CaptionRecipe
 
 PERCENT = 100.0
 STRUCTURE = {"go": "g_objects", "ga": "g_attributes", "gr": "g_relationships"}
-
-
-class CaptionSource(Protocol):
-    """What a captioner is trained on: a `GraphSet`, `PackedGraphs`, or anything like them."""
-
-    @property
-    def words(self) -> Words:
-        """The vocabulary that its captions are encoded with."""
-
-    def __len__(self) -> int:
-        """Number of samples."""
-
-    def item(self, i: int) -> GraphItem:
-        """Sample `i` as a captioner takes it."""
-
-    def name(self, i: int) -> str:
-        """Its name, unlike all others."""
-
-    def phrase(self, i: int) -> str:
-        """Its caption."""
-
-    def graph(self, i: int) -> SceneGraph:
-        """Its whole scene graph."""
-
-    def references(self) -> dict[str, list[str]]:
-        """The reference captions of each sample, by name."""
 
 
 def teach(model: GraphCaptioner, batch: GraphBatch) -> tuple[Tensor, Tensor]:
@@ -113,7 +87,10 @@ class CaptionModule(pl.LightningModule):
         self.seen = dict(checkpoint["epoch_losses"])
 
     def training_step(self, batch: GraphBatch, batch_idx: int) -> Tensor:
-        """The loss of one batch. Raises `AacaError` naming the samples when it is not finite."""
+        """The loss of one batch.
+
+        Raises `AacaError` naming the samples when it is not finite, `DataError` for a rationale that is not bool `[n]`.
+        """
         recipe = self.recipe
         if recipe.align == "attribution":
             batch = replace(batch, features=batch.features.detach().requires_grad_())
@@ -157,7 +134,7 @@ class CaptionModule(pl.LightningModule):
             if own is None:
                 continue
             if own.shape != (len(names),) or own.dtype != bool:
-                raise AacaError(
+                raise DataError(
                     f"rationale of training row {row}: {own.dtype} {list(own.shape)}; expected bool [{len(names)}], "
                     "one a node"
                 )

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from aaca.concepts.concept_sets import ConceptSets
-from aaca.data.scenegraph.batch import GraphItem
+from aaca.data.scenegraph.batch import GraphItem, collate
 from aaca.data.scenegraph.edits import diff, facts_of
 from aaca.data.scenegraph.graph import GraphObject, Relationship, SceneGraph
 from aaca.data.scenegraph.layout import Layout
@@ -247,8 +247,6 @@ def test_hold_is_the_share_of_attribution_on_the_named_nodes(model):
 
 def spoken(model, item, words):
     # Σ log p, one step after another
-    from aaca.data.scenegraph.batch import collate
-
     model.eval()
     state, last, total = model.start(model.encode(collate([item]))), 0, []
     for word in words:

@@ -283,6 +283,7 @@ def test_interval_of_a_planted_difference_covers_it():
 def test_difference_by_hand_and_its_order():
     (good, bad), images = noisy_tables(np.random.default_rng(1), (0.1, 0.4))
     found = difference(good, bad.iloc[::-1], images, resamples=100)
+    assert found == difference(good, bad, images, resamples=100)
     one, two = figures_of(good), figures_of(bad)
     for name, interval in found.items():
         assert interval.value == pytest.approx(one[name] - two[name]), name

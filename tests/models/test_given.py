@@ -86,7 +86,6 @@ def test_files_that_are_no_weights_are_refused(state, tmp_path, capsys):
     assert "this is run" not in capsys.readouterr().out
 
 
-@pytest.mark.xfail(strict=True, reason="read_state asks a list for its keys", raises=AttributeError)
 def test_a_pickle_that_is_no_mapping_is_refused(tmp_path):
     torch.save([torch.zeros(3)], tmp_path / "list.pth")
     with pytest.raises(AacaError, match=r"weights: .*list\.pth"):

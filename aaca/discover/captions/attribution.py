@@ -49,7 +49,7 @@ def attention(captioner: GraphCaptioner, graph: GraphItem | GraphBatch, words: S
 def gradient_x_input(captioner: GraphCaptioner, graph: GraphItem | GraphBatch, words: Sequence[int]) -> Tensor:
     """⟨v_i, ∂ log p(y_t) / ∂ v_i⟩ of each node's feature v_i."""
     batch, said = _given(captioner, graph, words)
-    return (_gradients(captioner, batch, said, 1.0) * batch.features).sum(dim=2).float()
+    return (_gradients(captioner, batch, said, np.ones(1), np.ones(1)) * batch.features).sum(dim=2).float()
 
 
 def integrated_gradients(
@@ -63,11 +63,9 @@ def integrated_gradients(
     if steps < 2:
         raise ConfigError(f"attribution.steps: {steps}; expected 2 or more")
     batch, said = _given(captioner, graph, words)
-    total = batch.features.new_zeros(len(said), *batch.features.shape[1:])
     places, weights = np.polynomial.legendre.leggauss(steps)
-    for place, weight in zip((places + 1) / 2, weights / 2, strict=True):
-        total += float(weight) * _gradients(captioner, batch, said, float(place))
-    return (total * batch.features).sum(dim=2).float()
+    slopes = _gradients(captioner, batch, said, (places + 1) / 2, weights / 2)
+    return (slopes * batch.features).sum(dim=2).float()
 
 
 def occlusion(captioner: GraphCaptioner, graph: GraphItem | GraphBatch, words: Sequence[int]) -> Tensor:
@@ -164,18 +162,23 @@ def _given(captioner: GraphCaptioner, graph: GraphItem | GraphBatch, words: Sequ
     return batch.to(device), torch.tensor([int(word) for word in words], dtype=torch.int64, device=device)
 
 
-def _gradients(captioner: GraphCaptioner, batch: GraphBatch, said: Tensor, share: float) -> Tensor:
-    # [T, N, F]: row t is the gradient of log p(y_t), at `share` of the features; a row of the batch a word
-    steps = len(said)
-    found = []
+def _gradients(
+    captioner: GraphCaptioner, batch: GraphBatch, said: Tensor, shares: np.ndarray, weights: np.ndarray
+) -> Tensor:
+    # [T, N, F]: for each word the gradient of its log p at the shares [S] of the features, added up by the weights [S]
+    total = batch.features.new_zeros(len(said), *batch.features.shape[1:])
+    many = [(step, at) for step in range(len(shares)) for at in range(len(said))]
     with torch.inference_mode(False), torch.enable_grad():
-        for start in range(0, steps, ROWS):
-            at = torch.arange(start, min(start + ROWS, steps), device=said.device)
-            features = (batch.features * share).repeat(len(at), 1, 1).requires_grad_()
+        for start in range(0, len(many), ROWS):
+            steps, words = zip(*many[start : start + ROWS], strict=True)  # a row of the batch a word and step
+            at = torch.tensor(words, device=said.device)
+            scale, weight = (total.new_tensor(values[list(steps)])[:, None, None] for values in (shares, weights))
+            features = (batch.features * scale).requires_grad_()
             rows = replace(repeated(batch, len(at)), features=features)
             spoken = log_probs(captioner, rows, said.expand(len(at), -1))
-            found.append(torch.autograd.grad(spoken.gather(1, at[:, None]).sum(), features)[0])
-    return torch.cat(found)
+            (slopes,) = torch.autograd.grad(spoken.gather(1, at[:, None]).sum(), features)
+            total.index_add_(0, at, slopes * weight)
+    return total
 
 
 def _telling(batch: GraphBatch, words: Tensor) -> GraphBatch:

@@ -21,8 +21,8 @@ from aaca.discover.captions.mentions import kind_of, plain, word_of
 from aaca.evaluate.captions.structure import Parse
 from aaca.runtime.errors import ConfigError, DataError
 
-THRESHOLD = 0.1
-"""Nats: a node without which no word is less likely by this much has no part in the caption (for `occlusion`)."""
+THRESHOLD = 1.0
+"""Nats: a node has no part in a caption of which every word is at least 1/e as likely without it (for `occlusion`)."""
 CONCEPT_KINDS: dict[str, ConceptKind] = {"object": "object", "attribute": "attribute", "relationship": "relation"}
 
 

@@ -60,7 +60,9 @@ class FilterConfig:
     records: str | None
     by: Literal["records", "swap", "choice", "hold"]
     rule: Literal["released", "relation_aware"]
+    pool: Literal["min", "mean"]
     threshold: Share
+    keep: Share | None
     noise: Share
     rating_noise: Share
 

@@ -14,7 +14,14 @@ from aaca.data.scenegraph.store import PackedGraphs
 from aaca.data.scenegraph.vocabulary import Words
 from aaca.discover.captions.attribution import occlusion
 from aaca.discover.captions.ease import ease_of, ease_of_samples, relation_aware_ease_of
-from aaca.discover.captions.filter import Filtered, against_truth, filter_by_ease, planted_names, random_filter
+from aaca.discover.captions.filter import (
+    Filtered,
+    against_truth,
+    filter_by_ease,
+    filter_top,
+    planted_names,
+    random_filter,
+)
 from aaca.discover.captions.ratings import choice, features_of, hold, names_of_kinds, records_of, swap
 from aaca.discover.captions.records import Records, read_records, write_records
 from aaca.models.captioner.captioner import GraphCaptioner
@@ -75,10 +82,13 @@ def filter_annotations(run: CaptionRun) -> float:
     names = [packed.name(row) for row in range(len(packed))]
     records = _records(run, stages, folder)
     by_sample = records.by_sample()
-    rated = ease_of(by_sample) if config.rule == "released" else relation_aware_ease_of(by_sample)
+    rated = ease_of(by_sample) if config.rule == "released" else relation_aware_ease_of(by_sample, config.pool)
     source = GraphSet.open(stages.graphs()[1], train, options.training.nodes, options.training.length)
     known = ease_of_samples(source.samples, rated)
-    found = filter_by_ease(names, known, config.threshold)
+    if config.keep is None:
+        found = filter_by_ease(names, known, config.threshold)
+    else:
+        found = filter_top(names, known, config.keep)
     control = random_filter(names, len(found.kept), purpose_seed(options.seed, "random filter") % 2**31)
     parts: dict[str, list[str]] = {"all": names, "filtered": list(found.kept), "random": list(control.kept)}
     truth: dict[str, float] = {}

@@ -70,8 +70,8 @@ class ClassView:
     """A class and its neurons.
 
     `images`, `mistakes`: counts of inspected images of the class. `used`: mistakes with a vote; `converged`: those of
-    them that a change of features made right (None: nothing was changed). `accuracy`, `accuracy_after`: of the class, in [0, 1]. `rivals`: class
-    it is taken for → how often.
+    them that a change of features made right (None: nothing was changed). `accuracy`, `accuracy_after`: of the class,
+    in [0, 1]. `rivals`: class it is taken for → how often.
     """
 
     name: str

@@ -85,10 +85,12 @@ def find_run(given: str | None, root: Path) -> Path:
 
     if given is not None:
         return Path(given)
-    found = sorted(root.glob(f"runs/*/{TASKS}"), key=lambda file: file.stat().st_mtime)
+    listed = [*root.glob(f"runs/*/{TASKS}"), *root.glob(f"inspect/*/{TASKS}")]
+    found = sorted(listed, key=lambda file: file.stat().st_mtime)
     if not found:
         raise ConfigError(
-            f"run: no run below {root}/runs has tasks; expected one of `aaca debug method=aaca`, or run=its folder"
+            f"run: no run below {root}/runs has tasks; expected one of `aaca debug method=aaca` or `aaca inspect`, or "
+            "run=its folder"
         )
     return found[-1].parent
 

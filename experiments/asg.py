@@ -48,15 +48,27 @@ def picture_of(images: Path, image: str) -> Path | None:
     return next((file for end in ENDINGS if (file := images / f"{image}{end}").is_file()), None)
 
 
+def size_of(file: Path) -> tuple[int, int]:
+    """Width and height of an image, from its header. Raises `DataError` for another file."""
+    from aaca.data.images import open_header
+    from aaca.runtime.errors import DataError
+
+    try:
+        with file.open("rb") as stream, open_header(stream, file.stat().st_size) as picture:
+            return picture.size
+    except (OSError, DataError) as error:
+        raise DataError(f"{file}: not a readable image ({error})") from error
+
+
 def validate(folder: Path, images: Path | None, most: int) -> None:
     """Print every kind of problem and the first serious ones; raise `AacaError` where there are some."""
     from collections import Counter
 
-    from PIL import Image
-
     from aaca.data.scenegraph.files import walk
-    from aaca.runtime.errors import AacaError, DataError
+    from aaca.runtime.errors import AacaError, ConfigError, DataError
 
+    if images is not None and not images.is_dir():
+        raise ConfigError(f"images: no folder {images}")
     kinds: Counter[str] = Counter()
     serious: list[str] = []
 
@@ -64,20 +76,25 @@ def validate(folder: Path, images: Path | None, most: int) -> None:
         kinds["unreadable"] += 1
         serious.append(str(error))
 
-    graphs = 0
+    graphs, last = 0, ""
+    size: tuple[int, int] | None = None
     for image, region, graph in walk(folder, unreadable):
         graphs += 1
-        file = picture_of(images, image) if images is not None else None
-        size = None
-        if file is not None:
-            with Image.open(file) as picture:
-                size = picture.size
+        if images is not None and image != last:
+            last, file, size = image, picture_of(images, image), None
+            kinds["no image"] += file is None
+            try:
+                size = None if file is None else size_of(file)
+            except DataError as error:
+                unreadable(error)
         for problem in graph.problems(size):
             kinds[problem.kind] += 1
             if problem.serious:
                 serious.append(f"{image} region {region}: {problem.text}")
+    if not graphs and not serious:
+        raise DataError(f"{folder}: no graph; expected files <image id>.json")
     print(f"{graphs} graphs")
-    for kind, count in kinds.most_common():
+    for kind, count in (+kinds).most_common():
         print(f"  {kind}: {count}")
     for line in serious[:most]:
         print(line)

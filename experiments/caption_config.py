@@ -90,7 +90,7 @@ class CaptionConfig:
     filter: FilterConfig
     image: str | None
     asg: str | None
-    region: str | None
+    region: str | int | None  # ids are text, but a number on the command line is one
 
     def __post_init__(self) -> None:
         """Raise `ConfigError` for parts that do not fit together, and files that are not there."""
@@ -103,10 +103,11 @@ class CaptionConfig:
                 "graphs: the features of these graphs were made elsewhere, and your image has none; expected "
                 "graphs=stampscenes, whose features are made here"
             )
-        for name in ("captions", "image", "asg"):
-            file = getattr(self, name)
-            if file is not None and not Path(file).is_file():
+        for name, file in self.files().items():
+            if not Path(file).is_file():
                 raise ConfigError(f"{name}: no file {file}")
+        if self.filter.records is not None and self.filter.by != "records":
+            raise ConfigError(f"filter.records: given, but filter.by is {self.filter.by}; expected filter.by=records")
         if self.action == "filter" and self.filter.noise and not self.graphs.drawn:
             raise ConfigError("filter.noise: only planted in embedded graphs; expected 0 and filter.records=")
         if (
@@ -116,3 +117,8 @@ class CaptionConfig:
             and not self.filter.records
         ):
             raise ConfigError("filter.records: missing, and nothing is planted; expected a file, or another filter.by")
+
+    def files(self) -> dict[str, str]:
+        """The files of yours that the run reads, by the key that names them."""
+        named = {"captions": self.captions, "filter.records": self.filter.records, "image": self.image, "asg": self.asg}
+        return {key: file for key, file in named.items() if file is not None}

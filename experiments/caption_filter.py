@@ -25,6 +25,7 @@ from aaca.discover.captions.filter import (
 from aaca.discover.captions.ratings import choice, features_of, hold, names_of_kinds, records_of, swap
 from aaca.discover.captions.records import Records, read_records, write_records
 from aaca.models.captioner.captioner import GraphCaptioner
+from aaca.runtime.errors import ConfigError
 from aaca.runtime.files import atomic_path, digest, write_json
 from aaca.runtime.seeding import purpose_seed
 
@@ -89,19 +90,25 @@ def filter_annotations(run: CaptionRun) -> float:
         found = filter_by_ease(names, known, config.threshold)
     else:
         found = filter_top(names, known, config.keep)
+    if not found.kept:
+        limit = f"threshold: {config.threshold}" if config.keep is None else f"keep: {config.keep}"
+        raise ConfigError(f"filter.{limit} leaves none of {len(names)} annotations; expected one that keeps some")
     control = random_filter(names, len(found.kept), purpose_seed(options.seed, "random filter") % 2**31)
     parts: dict[str, list[str]] = {"all": names, "filtered": list(found.kept), "random": list(control.kept)}
     truth: dict[str, float] = {}
     if config.noise:
         planted = planted_names(folder / "annotation" / f"{train}_{TRUTH}")
         truth = against_truth(found, planted)
-        parts["without the planted"] = [name for name in names if name not in planted]
+        if clean := [name for name in names if name not in planted]:
+            parts["without the planted"] = clean
     rows = [{"trained on": kind, "captions": len(kept), **_scored(run, stages, kept)} for kind, kept in parts.items()]
     frame = pd.DataFrame(rows)
     if run.first:
         with atomic_path(run.folder / "filter.csv") as temporary:
             frame.to_csv(temporary, index=False)
-        write_json(run.folder / "filter.json", {**truth, **records.summary(), "unrated": len(found.unrated)})
+        said = {key: None if value != value else value for key, value in truth.items()}
+        answers = {"records": records.summary(), "captions_unrated": len(found.unrated)}
+        write_json(run.folder / "filter.json", {**said, **answers})
         _write_ease(run.folder / "ease.csv", found, known)
         run.table("captions of test, by what they were learnt from", frame)
         if truth:

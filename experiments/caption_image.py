@@ -24,7 +24,7 @@ def caption_image(run: CaptionRun) -> float:
     options, stages = run.options, run.stages
     assert options.image is not None and options.asg is not None
     rgb = read_image(Path(options.image))
-    graph = graph_of(Path(options.asg), options.region)
+    graph = graph_of(Path(options.asg), None if options.region is None else str(options.region))
     check_graph(graph, options.asg, (rgb.shape[1], rgb.shape[0]))
     _, model = stages.captioner()
     words = stages.packed(options.graphs.train)[1].words

@@ -1,6 +1,5 @@
 """What the job `caption` makes and prints: captions and their scores, explanations, a filter, your own image."""
 
-import json
 import logging
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from aaca.data.scenegraph.arrays import json_object
 from aaca.data.scenegraph.store import PackedGraphs
 from aaca.evaluate.captions.cider import CiderIndex
 from aaca.evaluate.captions.scores import caption_table, score_captions
@@ -51,8 +51,13 @@ class CaptionRun:
         self.folder = trial.path
         cache = StageCache(Path(options.paths.root).absolute(), resume=options.resume.mode == "auto")
         ensure_writable(self.folder, "paths.root")
-        given = [file_sha256(Path(file)) for file in (options.captions, options.image, options.asg) if file]
-        claim(trial, {"graphs": options.graphs.fingerprint(), "files": given}, options.resume.force)
+        graphs = options.graphs
+        given = {
+            "graphs": graphs.fingerprint(),
+            "sets": {name: graphs.set_fingerprint(name) for name in (graphs.train, graphs.val, graphs.test)},
+            "files": {key: file_sha256(Path(file)) for key, file in options.files().items()},
+        }
+        claim(trial, given, options.resume.force)
         options.logger.begin(cache.root, trial.job, trial.overrides, trial.config)
         self.stages = CaptionStages(options, cache)
         self.console = Console(width=None if sys.stdout.isatty() else 160)
@@ -160,21 +165,37 @@ def by_edit(edits: dict[str, float]) -> pd.DataFrame:
 def given_captions(file: Path, test: PackedGraphs) -> dict[str, str]:
     """Captions of somebody else: a CSV with name and caption, or a JSON {name: caption or [caption]}.
 
-    Raises `DataError` where a sample of the set has none.
+    Raises `DataError` where a sample of the set has none or several, and for a file that is neither.
     """
-    if file.suffix == ".json":
-        read = json.loads(file.read_text(encoding="utf-8"))
-        found = {name: value[0] if isinstance(value, list) else value for name, value in read.items()}
-    else:
-        frame = pd.read_csv(file, keep_default_na=False)
-        if not {"name", "caption"} <= set(frame.columns):
-            raise DataError(f"{file}: columns {', '.join(frame.columns)}; expected name and caption")
-        found = dict(zip(frame["name"].astype(str), frame["caption"].astype(str), strict=True))
+    try:
+        found = _captions_json(file) if file.suffix == ".json" else _captions_csv(file)
+    except ValueError as error:  # of either reader; text that is no UTF-8, too
+        raise DataError(f"{file}: not readable as {file.suffix or '.csv'} ({error})") from error
     names = [test.name(row) for row in range(len(test))]
     missing = [name for name in names if name not in found]
     if missing:
         raise DataError(f"{file}: no caption of {missing[0]} and {len(missing) - 1} more; expected all {len(names)}")
-    return {name: str(found[name]) for name in names}
+    return {name: found[name] for name in names}
+
+
+def _captions_json(file: Path) -> dict[str, str]:
+    found = {}
+    for name, value in json_object(file).items():
+        one = value[0] if isinstance(value, list) and len(value) == 1 else value
+        if not isinstance(one, str):
+            raise DataError(f"{file}: {name}: {value!r}; expected one caption")
+        found[name] = one
+    return found
+
+
+def _captions_csv(file: Path) -> dict[str, str]:
+    frame = pd.read_csv(file, keep_default_na=False, dtype=str)
+    if not {"name", "caption"} <= set(frame.columns):
+        raise DataError(f"{file}: columns {', '.join(frame.columns)}; expected name and caption")
+    twice = frame["name"][frame["name"].duplicated()]
+    if len(twice):
+        raise DataError(f"{file}: {twice.iloc[0]!r} comes twice; expected one caption a name")
+    return dict(zip(frame["name"], frame["caption"], strict=True))
 
 
 def without_presets(config: dict[str, Any]) -> dict[str, Any]:

@@ -71,6 +71,7 @@ class CaptionStages:
         inputs = {
             "graphs": graphs.key,
             "set": name,
+            "files": options.graphs.set_fingerprint(name),
             "nodes": recipe.nodes,
             "length": recipe.length,
             "missing": options.on_missing_box,

@@ -119,8 +119,15 @@ class ClassifierStages:
             load_given(model, classes, file).save(folder / WEIGHTS)
             write_json(folder / SUMMARY, {"updates": 0, "epochs": 0, "given": str(file)})
 
-        identified = {"class": identity(model)["class"], **model.fingerprint()}
-        return self.cache.stage("f0", {"given": file_sha256(file), "model": identified, "classes": classes}, make)
+        trainer = self.options.trainer
+        inputs = {
+            "given": file_sha256(file),
+            "model": {"class": identity(model)["class"], **model.fingerprint()},
+            "classes": classes,
+            "precision": trainer.precision,  # of what is computed with it: a fitted one's key holds both, too
+            "accelerator": trainer.device_kind,
+        }
+        return self.cache.stage("f0", inputs, make)
 
     def loggers(self, stage: str, folder: Path) -> AbstractContextManager[list[Logger]]:
         """One dashboard run a loop, not one a rank."""

@@ -64,6 +64,11 @@ def check_repair(options: DebugConfig) -> None:
     codes = options.discovery is not None and options.discovery.needs_codes
     if options.sae is not None and not (repair.needs_bottleneck or codes):
         raise ConfigError("sae: given, but nothing reads it; expected discovery=sae or repair=bottleneck")
+    if not repair.reads_debug and options.debugset.candidates != "none":
+        raise ConfigError(
+            f"debugset.candidates: {options.debugset.candidates}, but this repair reads no debug set; expected none, "
+            "as in method=neuroinspect"
+        )
     if repair.needs_responses:
         if options.concepts is None:
             raise ConfigError(

@@ -13,6 +13,7 @@ from aaca.discover.neurons.inspect import InspectSpec
 from aaca.evaluate.dashboard import Dashboard
 from aaca.models.classifier import ClassifierSource
 from aaca.models.given import check_given
+from aaca.models.template import check_template
 from aaca.models.zero_shot import ClipModel
 from aaca.repair.edit import EditHead
 from aaca.runtime.errors import ConfigError
@@ -92,8 +93,16 @@ class NeuronsConfig:
             )
         if self.sets is not None and not Path(self.sets).is_file():
             raise ConfigError(f"sets: no file {self.sets}; expected a concept_sets.yaml")
-        if "{}" not in self.illusion.words:
-            raise ConfigError(f'illusion.words: {self.illusion.words!r}; expected a text with {{}}, as "flower, {{}}"')
+        check_template(self.illusion.words, "illusion.words")
+        if self.illusion.words != "{}" and not self.illusion.text:
+            raise ConfigError("illusion.words: given, but nothing reads it; expected illusion.text=true")
+        if self.sets is not None and not self.repair.needs_sets:
+            raise ConfigError("sets: given, but nothing reads it; expected repair.choose=sets")
+        if self.concepts is not None and self.neuron_names.by != "masks" and not self.repair.needs_responses:
+            raise ConfigError("concepts: given, but nothing reads it; expected neuron_names.by=masks")
+        reads = self.neuron_names.by == "clip" or self.illusion.text
+        if self.clip is not None and not reads and not (self.concepts is not None and self.concepts.needs_clip):
+            raise ConfigError("clip: given, but nothing reads it; expected illusion.text=true or neuron_names.by=clip")
 
 
 def without_debug_sets(config: Mapping[str, Any]) -> dict[str, Any]:

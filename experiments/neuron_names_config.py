@@ -50,5 +50,3 @@ class NeuronNamesConfig:
             raise ConfigError("neuron_names.answers: by=people and a file of answers go together; expected both")
         if self.answers is not None and not Path(self.answers).is_file():
             raise ConfigError(f"neuron_names.answers: no file {self.answers}; expected what `aaca annotate` wrote")
-        if self.vocabulary is not None and self.by != "clip":
-            raise ConfigError("neuron_names.vocabulary: given, but nothing reads it; expected neuron_names.by=clip")

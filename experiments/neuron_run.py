@@ -12,18 +12,19 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from aaca.annotate.neuron_tasks import neuron_tasks, write_neuron_pack
+from aaca.annotate.aggregate import VoteRules
+from aaca.annotate.neuron_tasks import names_from_answers, neuron_tasks, sets_from_answers, write_neuron_pack
 from aaca.concepts.concept_sets import ConceptKind, ConceptSets
 from aaca.discover.concepts.vocabulary import Vocabulary
 from aaca.discover.neurons.inspect import REPORT as INSPECTION
-from aaca.discover.neurons.inspect import TABLE, Inspection
+from aaca.discover.neurons.inspect import TABLE, Inspection, check_names
 from aaca.evaluate.neuron_page import write_neurons
 from aaca.evaluate.neuron_sheet import neuron_sheet, neuron_task_picture
 from aaca.models.head import Head
 from aaca.repair.base import RepairContext
 from aaca.repair.edit import REPORT, listed
 from aaca.runtime.config import identity, load_config
-from aaca.runtime.errors import ConfigError
+from aaca.runtime.errors import ConfigError, nearest
 from aaca.runtime.files import atomic_path, ensure_writable, file_sha256, read_json, write_json
 from aaca.runtime.ranks import current
 from aaca.runtime.run_folder import claim
@@ -32,10 +33,11 @@ from aaca.runtime.trial import Trial
 from aaca.training.fit import WEIGHTS
 
 from .classifier_stages import ClassifierStages
+from .debug_discover import SETS
 from .debug_run import TESTS
 from .neuron_change import Edit
 from .neuron_config import NeuronsConfig, without_debug_sets
-from .neuron_stages import EditParts, NeuronStages
+from .neuron_stages import ASKED_OF, EditParts, NeuronStages
 from .neuron_truth import found_table
 from .neuron_view import PageParts, activation_maps, illusion_tile, tiles_of, top_rows, view_of
 
@@ -59,12 +61,25 @@ class NeuronRun:
         options.logger.begin(cache.root, trial.job, trial.overrides, trial.config)
         self.base = ClassifierStages(options, cache, dataset)
         stage, self.benchmark = self.base.benchmark()
+        self._check()
         f0 = self.base.f0(stage.key, self.benchmark)
         self.stages = NeuronStages(
             self.base, stage.key, self.benchmark, f0, options.inspect, options.neuron_names, options.merge
         )
         self.f0 = f0
         self.console = Console(width=None if sys.stdout.isatty() else 160)
+
+    def _check(self) -> None:
+        # what the images show to be impossible, before any training
+        options, classes = self.options, self.benchmark.classes
+        check_names(options.inspect.classes, classes)
+        for name in options.illusion.neurons or {}:
+            if name not in classes:
+                raise ConfigError(f"illusion.neurons: no class {name!r}; {nearest(name, classes)}")
+        if options.concepts is not None:
+            options.concepts.check(self.benchmark.split("audit"))
+        options.repair.check_images(self.benchmark)
+        self._sets()
 
     @property
     def first(self) -> bool:
@@ -96,6 +111,8 @@ class NeuronRun:
         if truth is not None and len(truth):
             self._table("planted confounders among the first neurons of each list", truth)
         self.options.logger.record("inspect", {}, {"neurons": table}, {})
+        if self.options.neuron_names.by == "people":
+            self._people(found)
         print(f"page: {page}")
         print(f"{tasks} tasks for people who name these neurons: aaca annotate run={self.folder}")
 
@@ -110,7 +127,10 @@ class NeuronRun:
         with atomic_path(self.folder / "illusions.csv") as temporary:
             table.to_csv(temporary, index=False)
         rows = [
-            (f"neuron {neuron} for {classes[label]}", [illusion_tile(stage, entry) for _, entry in own.iterrows()])
+            (
+                f"neuron {neuron} for {classes[label]}{' (dead)' if own['dead'].all() else ''}",
+                [illusion_tile(stage, entry) for _, entry in own.iterrows()],
+            )
             for (label, neuron), own in index[~index["failed"]].groupby(["label", "neuron"], sort=False)
         ]
         with atomic_path(self.folder / SHEET) as temporary:
@@ -125,19 +145,20 @@ class NeuronRun:
         print(f"sheet: {self.folder / SHEET}")
 
     def edit(self) -> float:
-        """Job `edit`: before and after on test, and the page; the worst group's accuracy afterwards."""
+        """Job `edit`: before and after on test, and the page; returns the lowest class accuracy on audit afterwards."""
         _, found = self.stages.inspection()
         names = self.stages.names()[1]
         stage = self._edited()
         tests = self.benchmark.table.take(self.benchmark.table.frame["split"].isin(TESTS).to_numpy())
         bank = self.stages.bank("tests", tests)
         head = Head.of(self.base.classifier(stage, len(self.benchmark.classes)))
-        named = read_json(stage.folder / REPORT)["neurons"]
+        told = read_json(stage.folder / REPORT)
+        named = told["neurons"]
         chosen = {self.benchmark.classes.index(name): ids for name, ids in named.items()}
         edit = Edit(self.benchmark, tests, bank, head, chosen)
         predictions = edit.predictions()
         metrics = edit.metrics(predictions)
-        worst = float(metrics["worst_group_accuracy"])
+        worst = float(told["history"][told["kept_epoch"]]["min_class_accuracy"])  # a search must not see test
         drawn = self._drawn(found) if self.options.page.illusions else None
         parts = self._parts(found, names, drawn)  # a stage: all ranks ask
         if not self.first:
@@ -229,10 +250,26 @@ class NeuronRun:
         words = Vocabulary.load(self.options.neuron_names.vocabulary, "neuron_names.vocabulary")
         others = list(zip(words.names, words.kinds, strict=True))
         tasks = neuron_tasks(table, classes, rivals, self._likely(parts, table["neuron"].tolist()), others)
+        write_json(self.folder / ASKED_OF, {"f0": self.f0.key})
         write_neuron_pack(
             self.folder, tasks, lambda neuron, _: neuron_task_picture(tiles_of(parts, neuron, rows[neuron], maps))
         )
         return len(tasks)
+
+    def _people(self, found: Inspection) -> None:
+        # what people's answers come to: concept sets, and the neurons that answer to what does not belong
+        answers, tasks = self.stages.answered()
+        said = names_from_answers(answers, tasks)
+        classes = self.benchmark.classes
+        verdicts = sets_from_answers(answers, tasks, found.table(), VoteRules(votes=1, people=1), classes)
+        who = ", ".join(sorted({answer.annotator for answer in answers}))
+        ConceptSets(verdicts.classes, {"annotator": who, "discovery": "neurons"}).save(self.folder / SETS)
+        print(f"concept sets: {self.folder / SETS}")
+        spurious = said[said["spurious"]]
+        if len(spurious):
+            listed = {name: own["neuron"].tolist() for name, own in spurious.groupby("class")}
+            shown = ",".join(f"{name}:{ids}" for name, ids in listed.items()).replace(" ", "")
+            print(f"spurious: aaca edit repair.choose=listed 'repair.neurons={{{shown}}}'")
 
     def _likely(self, parts: PageParts, neurons: Sequence[int]) -> dict[int, list[tuple[str, ConceptKind]]]:
         # what a person is offered first: the names that were found

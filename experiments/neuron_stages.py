@@ -31,7 +31,8 @@ from aaca.models.head import FeatureBank, Head
 from aaca.models.text_guide import text_guide
 from aaca.repair.base import Repair
 from aaca.runtime.config import identity
-from aaca.runtime.files import atomic_path, digest, file_sha256
+from aaca.runtime.errors import DataError
+from aaca.runtime.files import atomic_path, digest, file_sha256, read_json
 from aaca.runtime.seeding import purpose_seed
 from aaca.runtime.stages import Stage
 from aaca.training.extract import extract_features
@@ -45,7 +46,7 @@ from .debug_suspects import concept_masks
 from .neuron_config import IllusionConfig, NeuronNamesConfig
 
 log = logging.getLogger(__name__)
-NAMES = "names.parquet"
+NAMES, ASKED_OF = "names.parquet", "asked_of.json"
 Naming = tuple[dict[str, object], Callable[[], pd.DataFrame]]
 """What a stage's key has to hold, and what makes the table."""
 SPECTRUM_IMAGES = 500
@@ -105,6 +106,7 @@ class NeuronStages:
             Responses.load(folder)
 
         inputs = {"f0": self.f0.key, "concepts": key, "without": taken, "least": self.naming.least, "names": names}
+        inputs["merge"] = dict(self.merge)
         stage = self.base.cache.stage("responses", inputs, make)
         return stage, Responses.load(stage.folder), found
 
@@ -188,19 +190,34 @@ class NeuronStages:
             kept = [place for place, name in enumerate(words.names) if normal(name) not in besides]
             similarities = look.images(self.benchmark.split("audit")) @ words.vectors(look)[kept].T
             names, kinds = ([part[place] for place in kept] for part in (words.names, words.kinds))
-            return by_clip(bank.features.numpy(), similarities, names, kinds)
+            least = self.naming.least_score
+            return by_clip(bank.features.numpy(), similarities, names, kinds, "correlation", least)
 
         return {"clip": looking.fingerprint(), "words": list(words.names), "benchmark": self.benchmark_key}, named
 
-    def _by_people(self) -> Naming:
+    def answered(self) -> tuple[list[Answer], list[Task]]:
+        """What people answered, and to which tasks. Raises `DataError` for answers about another classifier."""
         file = Path(str(self.naming.answers))
+        asked_of = file.parent / ASKED_OF
+        if not asked_of.is_file() or read_json(asked_of)["f0"] != self.f0.key:
+            raise DataError(
+                f"neuron_names.answers: {file} is about neurons of another classifier; expected answers to the tasks "
+                "of `aaca inspect` with this one"
+            )
         answers, asked = load_lines(file, Answer), load_lines(file.parent / TASKS, Task)
         check_answers(answers, asked, str(file))
-        answers = list({(answer.task_id, answer.annotator): answer for answer in answers}.values())  # the last counts
+        return list(
+            {(answer.task_id, answer.annotator): answer for answer in answers}.values()
+        ), asked  # the last counts
+
+    def _by_people(self) -> Naming:
+        file = Path(str(self.naming.answers))
+        answers, asked = self.answered()
         unknown = {"effect": np.nan, "contrast": np.nan, "second": "", "second_score": np.nan, "score": np.nan}
 
         def named() -> pd.DataFrame:
-            said = names_from_answers(answers, asked).drop_duplicates("neuron")
+            said = names_from_answers(answers, asked).sort_values("votes", ascending=False, kind="stable")
+            said = said.drop_duplicates("neuron")
             return said.assign(**unknown)[list(COLUMNS)]
 
         return {"answers": file_sha256(file), "tasks": file_sha256(file.parent / TASKS)}, named
@@ -216,7 +233,7 @@ class NeuronStages:
             classifier = self.base.classifier(self.f0, len(classes)).eval()
             words = [config.words.format(class_noun(name)) for name in classes]
             guide = text_guide(options.clip, words, TEMPLATES) if config.text and options.clip is not None else None
-            quantiles = torch.quantile(bank.features[:100_000], 0.99, dim=0)
+            quantiles = quantiles_of(bank.features)
             spectrum = self._spectrum(spec.size or classifier.image_size) if spec.param == "maco" else None
             draw_illusions(requests, classifier, spec, guide, quantiles, spectrum, folder, options.trainer)
 
@@ -239,6 +256,12 @@ class NeuronStages:
         rows = np.sort(rng.permutation(len(table))[:SPECTRUM_IMAGES])
         view = View(size, (1, 1))
         return mean_spectrum(np.stack([view.of(table.image(int(row))) for row in rows]))
+
+
+def quantiles_of(features: torch.Tensor, most: int = 100_000) -> torch.Tensor:
+    """The 99 % quantile of each neuron `[D]`, of features `[N, D]` or of `most` of them, evenly apart."""
+    step = -(-len(features) // most)
+    return torch.quantile(features[::step], 0.99, dim=0)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def read_state(path: Path, key: str = "model.checkpoint") -> dict[str, Tensor]:
     if not path.is_file():
         raise ConfigError(f"{key}: no file {path}")
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        state: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # broken bytes make the safe unpickler fail in any way it likes
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise AacaError(f"{key}: {path} is not a checkpoint of plain tensors ({reason})") from error

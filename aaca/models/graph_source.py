@@ -29,7 +29,11 @@ class GraphSource(ABC):
 
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
-        """What influences the files; where they are given, what says that they are the same."""
+        """What influences the files of all sets."""
+
+    def set_fingerprint(self, name: str) -> Any:
+        """What says that the files of one set are the same, where they are given and not written."""
+        return None
 
     @abstractmethod
     def lay_out(self, folder: Path, embed: Embed | None, crop_size: int, features: Mapping[str, Any]) -> None:
@@ -120,19 +124,24 @@ class ReleasedGraphs(GraphSource):
         self.root, self.kind, self.train, self.val, self.test, self.box_mode = root, kind, train, val, test, box_mode
 
     def fingerprint(self) -> dict[str, Any]:
-        """The arguments, and size and time of each set's list. Raises `ConfigError` where the root is missing."""
+        """Where they lie and how they are read. Raises `ConfigError` where the root is missing.
+
+        Which sets are used is no part of it: another test set needs no other captioner.
+        """
         if not Path(self.root).exists():
             raise ConfigError(f"graphs.root: nothing at {self.root}; expected the data of {self.kind}")
+        root = str(Path(self.root).absolute())
+        return {"graphs": "released", "root": root, "kind": self.kind, "box_mode": self.box_mode}
+
+    def set_fingerprint(self, name: str) -> Any:
+        """Size and time of the set's list. Raises `ConfigError` where there is no such set."""
         layout = self.layout(Path())
-        files = {}
-        for name in dict.fromkeys((self.train, self.val, self.test)):
-            layout.check(name)
-            listed = layout.samples_file(name)
-            if not listed.is_file():
-                raise ConfigError(f"graphs.{name}: no file {listed}; sets here: {', '.join(layout.sets)}")
-            stat = listed.stat()
-            files[name] = [stat.st_size, stat.st_mtime_ns]
-        return {"graphs": "released", **vars(self), "root": str(Path(self.root).absolute()), "files": files}
+        layout.check(name)
+        listed = layout.samples_file(name)
+        if not listed.is_file():
+            raise ConfigError(f"graphs: set {name!r}: no file {listed}; sets here: {', '.join(layout.sets)}")
+        stat = listed.stat()
+        return [stat.st_size, stat.st_mtime_ns]
 
     def lay_out(self, folder: Path, embed: Embed | None, crop_size: int, features: Mapping[str, Any]) -> None:
         """Nothing: the files are there."""

@@ -1,6 +1,7 @@
 """A classifier's last layer on cached features: what neurons are worth to classes, without the network before them."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -102,7 +103,7 @@ class FeatureBank:
         """`[N, K]`."""
         return self.head.logits(self.features)
 
-    @property
+    @cached_property
     def predictions(self) -> Tensor:
         """`[N]`."""
         return self.logits.argmax(dim=1)

@@ -105,6 +105,7 @@ class Repair(ABC):
     needs_banks: bool = False  # whether `RepairContext.banks` is read
     needs_inspection: bool = False  # whether `RepairContext.inspection` is
     needs_responses: bool = False  # whether `RepairContext.responses` is
+    reads_debug: bool = True  # whether the images of a debug set are used
     keeps_model: bool = True  # whether the repaired classifier is of f0's architecture
     asks_for: str = ""  # what it uses beyond labelled images, for tables: "groups of audit", "concept images" …
 

@@ -9,12 +9,13 @@ from typing import Any, Literal
 import numpy as np
 
 from aaca.concepts.concept_sets import ConceptSets, normal
+from aaca.data.benchmark import Benchmark
 from aaca.discover.neurons.inspect import Inspection
 from aaca.discover.neurons.naming import neurons_for
 from aaca.discover.neurons.responses import Responses
 from aaca.models.classifier import ClassifierSource
 from aaca.repair.base import Repair, RepairContext
-from aaca.runtime.errors import AacaError, ConfigError, nearest
+from aaca.runtime.errors import AacaError, ConfigError, DataError, nearest
 from aaca.runtime.files import write_json
 from aaca.runtime.ranks import current
 from aaca.runtime.seeding import purpose_seed
@@ -45,6 +46,7 @@ class EditHead(Repair):
     """
 
     needs_banks = True
+    reads_debug = False
     asks_for = "neurons"
 
     def __init__(
@@ -117,6 +119,14 @@ class EditHead(Repair):
             raise ConfigError(
                 "recipe.mixup: mixed images have no class whose ratio could be kept; expected 0 (cutmix, too)"
             )
+
+    def check_images(self, benchmark: Benchmark) -> None:
+        """Raise `ConfigError` on a listed class that is not there, `DataError` where a monitored group is unknown."""
+        for name in self.neurons:
+            if name not in benchmark.classes:
+                raise ConfigError(f"repair.neurons: no class {name!r}; {nearest(name, benchmark.classes)}")
+        if self.monitor == "worst_group" and not (benchmark.split("audit").frame["group"] != "").any():
+            raise DataError("repair.monitor: worst_group, but no audit image has a group; expected another monitor")
 
     def chosen(self, context: RepairContext) -> Chosen:
         """The neurons of each edited class. Raises `AacaError` where there are none, `ConfigError` on a wrong list."""

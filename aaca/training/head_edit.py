@@ -130,10 +130,12 @@ class HeadEdit(pl.LightningModule):
         """Judge the un-edited head: it is epoch 0."""
         if self.outside[0] is not None:
             self.outside[0].to(self.device).eval()
-        self.stored.to(self.device)
+        if self.outside[0] is None:  # live images leave the bank where it is: it may be larger than the device
+            self.stored.to(self.device)
         self.audit.to(self.device)
         with torch.no_grad():
-            parts = [torch.stack(self.losses(*batch)) for batch in self.stored.of(0)]
+            batches = ((features.to(self.device), labels.to(self.device)) for features, labels in self.stored.of(0))
+            parts = [torch.stack(self.losses(*batch)) for batch in batches]
             self._judge(*torch.stack(parts).mean(dim=0).tolist())
             if self.recipe.method == "mask_refit":
                 self.weight[:, self.union] = 0.0

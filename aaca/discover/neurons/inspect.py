@@ -187,13 +187,20 @@ def chosen_classes(bank: FeatureBank, classes: str | list[str]) -> list[int]:
         images = torch.bincount(bank.labels, minlength=len(bank.classes))
         right = torch.bincount(bank.labels[bank.predictions == bank.labels], minlength=len(bank.classes))
         return [int((right / images).nan_to_num(nan=torch.inf).argmin())]
+    return [bank.classes.index(name) for name in check_names(classes, bank.classes)]
+
+
+def check_names(classes: str | list[str], known: tuple[str, ...]) -> list[str]:
+    """The names among `InspectSpec.classes`, each once. Raises `ConfigError` for one that is none of `known`."""
+    if classes in ("all", "worst"):
+        return []
     names = [classes] if isinstance(classes, str) else list(dict.fromkeys(classes))
     for name in names:
-        if name not in bank.classes:
-            raise ConfigError(f"inspect.classes: {name!r}; {nearest(name, ('worst', 'all', *bank.classes))}")
+        if name not in known:
+            raise ConfigError(f"inspect.classes: {name!r}; {nearest(name, ('worst', 'all', *known))}")
     if not names:
         raise ConfigError("inspect.classes: no class; expected worst, all or names")
-    return [bank.classes.index(name) for name in names]
+    return names
 
 
 def _taken(scores: ScoredMistakes, keep: Tensor) -> ScoredMistakes:

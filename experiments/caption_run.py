@@ -100,7 +100,8 @@ class CaptionRun:
         if self.first:
             self._write(test, said, found)
             self.table("captions of " + name, pd.DataFrame([named(found)]))
-            self.table("edited graphs: captions that change, untouched words that stay", by_edit(edits))
+            if edits:
+                self.table("edited graphs: captions that change, untouched words that stay", by_edit(edits))
             options.logger.record("caption", {key: value for key, value in found.items()}, {}, {})
             print(f"captions: {self.folder / CAPTIONS}")
         return found["cider"]

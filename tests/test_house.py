@@ -13,6 +13,8 @@ from omegaconf import OmegaConf
 import aaca.runtime.app  # noqa: F401  registers the resolver of run folders
 from aaca.runtime.cli import JOBS, options
 from aaca.runtime.config import load_config, plain
+from experiments.caption_config import CaptionConfig
+from experiments.caption_run import without_presets
 from experiments.debug_config import DebugConfig, without_size_presets
 from experiments.neuron_config import NeuronsConfig, without_debug_sets
 from experiments.sae_config import SaeConfig
@@ -23,6 +25,7 @@ ROOT = Path(__file__).parent.parent
 GENERATION = ("generator", "prompts", "diffusion", "clip", "inversion", "filters")
 DISCOVERY = ("attribution", "concepts", "annotator", "discovery")
 SAE = ("sae", "probe")
+CAPTIONS = ("graphs", "captioner", "hyper")
 GROUPS = (
     "dataset",
     "model",
@@ -39,7 +42,9 @@ GROUPS = (
     *GENERATION,
     *DISCOVERY,
     *SAE,
+    *CAPTIONS,
 )
+GIVEN_FEATURES = ("coco", "vg", "ega", "path_json", "shapes")  # whose features are not made by a model of ours
 UNLABELLED = ("synthetic_sparse", "cc3m")
 CASES = [(group, option) for group in GROUPS for option in options(group)]
 NEEDS = {
@@ -58,6 +63,7 @@ NEEDS = {
     "annotator=replay": ["annotator.file=answers.jsonl"],
     "annotator=llm": ["annotator.base_url=http://127.0.0.1:1/v1"],
     "concepts=human": ["concepts.file=concepts.csv"],
+    **{f"graphs={kind}": ["graphs.root=graphs"] for kind in ("coco", "vg", "ega", "path_json")},
 }
 
 
@@ -77,6 +83,12 @@ def test_every_option_composes_and_parses(group, option, tmp_path, monkeypatch):
             assert parsed.method.name == option
         if group == "size":
             assert parsed.size == option
+    elif job_of(group, option) == "caption":
+        said = load_config(without_presets(plain(config)), CaptionConfig)
+        assert said.graphs.embeds == (option not in GIVEN_FEATURES)
+        if group == "captioner":
+            own = OmegaConf.load(ROOT / "conf" / "captioner" / f"{option}.yaml")
+            assert {name: getattr(said.captioner, name) for name in own} == own
     else:
         vectors = load_config(without_size_presets(plain(config)), SaeConfig)
         assert vectors.sae.fingerprint()["model"]
@@ -97,8 +109,25 @@ def test_every_preset_composes_and_parses_and_goes_before_what_a_job_says(job, p
     assert parsed.selection_rule == "best" and parsed.repair.strength == own.repair.strength
 
 
+@pytest.mark.parametrize("preset", sorted(name for name in options("preset") if not name.startswith("paper_")))
+def test_every_preset_of_captions_composes_and_parses_and_goes_before_what_the_job_says(preset):
+    own = OmegaConf.load(ROOT / "conf" / "preset" / f"{preset}.yaml")
+    chosen = {name.removeprefix("override /"): option for one in own.defaults for name, option in one.items()}
+    root = ["graphs.root=graphs"] if chosen["graphs"] != "stampscenes" else []
+    with initialize_config_module("aaca.conf", version_base="1.3"):
+        config = compose("caption", overrides=[f"preset={preset}", *root])
+    hyper = OmegaConf.load(ROOT / "conf" / "hyper" / f"{chosen['hyper']}.yaml")
+    for key in ("captioner", "training"):
+        for name, value in {**hyper.get(key, {}), **own.get(key, {})}.items():
+            assert config[key][name] == value, f"{key}.{name}"
+    parsed = load_config(without_presets(plain(config)), CaptionConfig)
+    assert parsed.graphs.embeds == (not root) and (not root or parsed.graphs.kind == chosen["graphs"])
+
+
 def job_of(group: str, option: str) -> str:
     """The job that reads the option."""
+    if group in CAPTIONS:
+        return "caption"
     if group == "dataset" and option in UNLABELLED:
         return "sae"
     return "bottleneck" if group in SAE else "debug"

@@ -22,7 +22,7 @@ def written(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def spoilt(written, tmp_path) -> tuple[Path, Path]:
-    """Copies of the graphs and the images, one graph's second object 40 pixels too wide and its first without a name."""
+    """Copies of the graphs and the images; in one graph an object without a name, another 40 pixels too wide."""
     graphs, images = tmp_path / "graphs", tmp_path / "images"
     shutil.copytree(written / "annotation" / "regionfiles", graphs)
     shutil.copytree(written / "images", images)

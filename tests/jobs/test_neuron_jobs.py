@@ -324,7 +324,13 @@ def test_a_given_classifier_is_f0_and_is_not_trained(run: Run, tmp_path):
     assert read_json(stage / "fit.json") == {"updates": 0, "epochs": 0, "given": str(tmp_path / "given.pth")}
     kept = load_file(stage / "model.safetensors")
     assert all(torch.equal(kept[name], value) for name, value in given.state_dict().items())
-    assert set(read_json(stage / "manifest.json")["inputs"]) == {"given", "model", "classes"}  # no recipe, no seed
+    assert set(read_json(stage / "manifest.json")["inputs"]) == {
+        "given",
+        "model",
+        "classes",
+        "precision",
+        "accelerator",
+    }  # no recipe, no seed
     for arguments, reason in (
         (("weights=nowhere.pth",), "weights: no file nowhere.pth; expected a classifier's weights"),
         ((weights, "model.kwargs.stem_type=''"), "given.pth"),
@@ -338,11 +344,10 @@ def test_a_given_classifier_is_f0_and_is_not_trained(run: Run, tmp_path):
     (("inspect", "neuron_names.by=clip"), "clip: missing, and neuron_names.by=clip needs it; choose one"),
     (("inspect", "neuron_names.by=people"), "neuron_names.answers: by=people and a file of answers go together"),
     (("inspect", "neuron_names.by=people", "neuron_names.answers=nowhere"), "neuron_names.answers: no file nowhere"),
-    (("inspect", "neuron_names.vocabulary=words.yaml"), "neuron_names.vocabulary: given, but nothing reads it"),
     (("inspect", "weights=nowhere"), "weights: no file nowhere"),
     (("inspect", "inspect.scorer=weigth"), "inspect.scorer: 'weigth' is not a choice; nearest valid: weight"),
     (("illusion", "illusion.text=true"), "clip: missing, and illusion.text needs it; choose one: clip=tiny"),
-    (("illusion", "illusion.words=flower"), "illusion.words: 'flower'; expected a text with {}"),
+    (("illusion", "illusion.words=flower"), "illusion.words: 'flower'; expected {} once, for the name"),
     (("edit", "repair.choose=sets"), "sets, concepts: missing, and repair.choose=sets needs both"),
     (("edit", "repair.choose=sets", "sets=nowhere", "concepts=gt"), "sets: no file nowhere"),
     (("edit", "repair.choose=listed"), "repair.neurons: choose=listed and the neurons go together"),

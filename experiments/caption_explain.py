@@ -10,6 +10,7 @@ from aaca.discover.captions.attribution import METHODS, method_of
 from aaca.discover.captions.ratings import Mention, caption_ids, mentions_of
 from aaca.evaluate.graph_picture import draw_graph
 from aaca.models.captioner.captioner import GraphCaptioner
+from aaca.runtime.errors import AacaError
 from aaca.runtime.files import atomic_path
 from aaca.runtime.seeding import purpose_seed
 
@@ -30,6 +31,8 @@ def explain(run: CaptionRun) -> float:
     rows = np.sort(rng.permutation(len(test))[: options.explain.samples]).tolist()
     rows = [row for row in rows if len(test.item(row).nodes.types)]
     table = pd.DataFrame([word for row in rows for word in _words(run, model, test, row)])
+    if table.empty:
+        raise AacaError(f"explain: no sample of {name} names one of two or more objects; expected more explain.samples")
     pointing = (
         table.groupby("method", sort=False)
         .agg(words=("right", "size"), right=("right", "mean"), by_chance=("chance", "mean"))

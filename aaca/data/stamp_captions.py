@@ -61,15 +61,15 @@ class StampCaptions:
     ) -> None:
         self.images = dict(IMAGES if images is None else images)
         if set(self.images) != set(IMAGES) or min(self.images.values()) < 1:
-            raise ConfigError(f"dataset.images: {self.images}; expected 1 or more for each of {', '.join(IMAGES)}")
+            raise ConfigError(f"graphs.images: {self.images}; expected 1 or more for each of {', '.join(IMAGES)}")
         self.val_sub = -(-self.images["val"] // 2) if val_sub is None else val_sub
         if not 1 <= self.val_sub <= self.images["val"]:
-            raise ConfigError(f"dataset.val_sub: {self.val_sub}; expected 1…{self.images['val']}, the images of val")
+            raise ConfigError(f"graphs.val_sub: {self.val_sub}; expected 1…{self.images['val']}, the images of val")
         least, most = regions
         if not 1 <= least <= most <= 12:
-            raise ConfigError(f"dataset.regions: {regions}; expected two numbers in 1…12, the smaller one first")
+            raise ConfigError(f"graphs.regions: {regions}; expected two numbers in 1…12, the smaller one first")
         if image_size < 64:
-            raise ConfigError(f"dataset.image_size: {image_size}; expected 64 pixels or more")
+            raise ConfigError(f"graphs.image_size: {image_size}; expected 64 pixels or more")
         self.regions, self.image_size, self.test_sources, self.seed = (least, most), image_size, test_sources, seed
 
     def fingerprint(self) -> dict[str, Any]:
@@ -101,7 +101,7 @@ class StampCaptions:
                     yield image
                     break
             else:
-                raise ConfigError(f"dataset.images.trn: {self.images['trn']}; {name} has words that trn does not show")
+                raise ConfigError(f"graphs.images.trn: {self.images['trn']}; {name} has words that trn does not show")
 
     def _image(self, name: str, index: int, id_: str) -> GraphImage:
         sources: Sources = self.test_sources if name == "tst" else "train"

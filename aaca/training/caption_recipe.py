@@ -21,7 +21,7 @@ class CaptionRecipe:
     a caption, with its begin and its end. `nodes`: most nodes of a graph. `decode`, `width`: how captions are written
     for test sets; validation always takes the likeliest word. `monitor`: the validation figure whose best epoch is kept
     (the first of equals), or the last epoch. `align`: what is added to the cross entropy, `align_weight` times;
-    at weight 0 it is only measured. `word_least`: how often a word occurs in training captions to be in the vocabulary.
+    at weight 0 it is only measured.
     """
 
     epochs: int = 100
@@ -36,31 +36,30 @@ class CaptionRecipe:
     monitor: Monitor = "cider"
     align: Align = "none"
     align_weight: float = 0.0
-    word_least: int = 1
 
     def __post_init__(self) -> None:
         """Raise `ConfigError` on a value that nothing can be trained with."""
         for name, kind in (("decode", Decode), ("monitor", Monitor), ("align", Align)):
             value = getattr(self, name)
             if value not in get_args(kind):
-                raise ConfigError(f"recipe.{name}: no {value!r}; {nearest(str(value), get_args(kind))}")
-        for name in ("epochs", "batch_size", "nodes", "width", "word_least"):
+                raise ConfigError(f"training.{name}: no {value!r}; {nearest(str(value), get_args(kind))}")
+        for name in ("epochs", "batch_size", "nodes", "width"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"recipe.{name}: {getattr(self, name)}; expected at least 1")
+                raise ConfigError(f"training.{name}: {getattr(self, name)}; expected at least 1")
         if self.length < SHORTEST:
             raise ConfigError(
-                f"recipe.length: {self.length}; expected at least {SHORTEST} (a word between begin and end)"
+                f"training.length: {self.length}; expected at least {SHORTEST} (a word between begin and end)"
             )
         if not 0 < self.lr < math.inf:
-            raise ConfigError(f"recipe.lr: {self.lr}; expected a learning rate above 0")
+            raise ConfigError(f"training.lr: {self.lr}; expected a learning rate above 0")
         for name in ("weight_decay", "align_weight"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise ConfigError(f"recipe.{name}: {getattr(self, name)}; expected 0 or more")
+                raise ConfigError(f"training.{name}: {getattr(self, name)}; expected 0 or more")
         if self.clip_grad is not None and not 0 < self.clip_grad < math.inf:
-            raise ConfigError(f"recipe.clip_grad: {self.clip_grad}; expected a norm above 0, or null for no clipping")
+            raise ConfigError(f"training.clip_grad: {self.clip_grad}; expected a norm above 0, or null for no clipping")
         if self.align == "none" and self.align_weight > 0:
             raise ConfigError(
-                f"recipe.align_weight: {self.align_weight} weighs nothing while recipe.align is none; "
+                f"training.align_weight: {self.align_weight} weighs nothing while training.align is none; "
                 "expected 0, or align: attention, leak or attribution"
             )
 

@@ -148,7 +148,7 @@ class CaptionModule(pl.LightningModule):
             shown = ", ".join(map(str, rows[:8]) if source is None else map(source.name, rows[:8]))
             raise AacaError(
                 f"{part} loss is {value} at {where} (samples {shown}{', …' if len(rows) > 8 else ''}); nothing was "
-                "saved; look at these samples' features, lower recipe.lr, set recipe.clip_grad=1, or use "
+                "saved; look at these samples' features, lower training.lr, set training.clip_grad=1, or use "
                 "trainer.precision=32-true"
             )
 

@@ -26,7 +26,7 @@ demo-full: setup
 	$(BIN)/aaca compare paths.root=$(ROOT)
 
 test: setup # two processes side by side, one thread each
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --durations=40
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=40
 
 test-slow: setup
 	$(BIN)/pytest -m slow

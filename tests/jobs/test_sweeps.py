@@ -32,6 +32,7 @@ def assert_equal_parameters(root: Path) -> None:
         assert len(set(fit["parameters_sha256"])) == 1
 
 
+@pytest.mark.slow
 def test_the_basic_sweeper_runs_each_trial_on_two_equal_ranks_in_one_folder(tmp_path):
     done = aaca("debug", "-m", "method=none,s_random", *TWO, f"paths.root={tmp_path}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -56,7 +57,8 @@ def test_the_optuna_sweeper_samples_once_a_trial_not_once_a_rank(tmp_path):
     assert ranks_left() == []
 
 
-@pytest.mark.parametrize("launcher", ["joblib", pytest.param("submitit_local", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_other_launchers_run_the_same_trees_and_tell_of_failures(launcher, tmp_path):
     """Trials in processes of the launcher; one fails there, and the command that started the sweep knows."""
     pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher", reason="needs aaca[launchers]")
@@ -128,6 +130,7 @@ def test_several_nodes_need_a_launcher(tmp_path):
     assert "trainer.nodes: 2 nodes need a launcher" in done.stderr
 
 
+@pytest.mark.slow
 def test_two_sweeps_at_once_share_one_cache(tmp_path):
     plans = (("method=none,s_random",), ("method=s_random,duplicate",))
     with ThreadPoolExecutor() as pool:

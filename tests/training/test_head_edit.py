@@ -301,6 +301,7 @@ def test_live_images_without_augmentation_give_what_their_features_give(tmp_path
     assert shown.history[-1]["loss"] == pytest.approx(stored.history[-1]["loss"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_two_ranks_give_what_one_gives(tmp_path):
     argument = {"data": str(tmp_path)}
     one, two = both(argument), launch("tests.training.edit_tasks:both", argument, 2)

@@ -88,6 +88,7 @@ def whole(tmp_path_factory):
     return launch("tests.training.rank_tasks:fit_and_extract", argument, 2), load_file(root / WEIGHTS)
 
 
+@pytest.mark.slow
 def test_a_rank_that_vanishes_ends_the_others_with_the_reason_and_the_next_start_goes_on_to_the_bit(tmp_path, whole):
     argument = {"folder": str(tmp_path), "data": str(tmp_path / "data"), "noisy": True, "every": 0}
     began = time.monotonic()
@@ -104,6 +105,7 @@ def test_a_rank_that_vanishes_ends_the_others_with_the_reason_and_the_next_start
     assert summary["metrics"] == pytest.approx(expected["metrics"], abs=0)
 
 
+@pytest.mark.slow
 def test_an_interrupted_feature_pass_goes_on_to_the_bit(tmp_path):
     world, rank = 2, 1
     argument = {"data": str(tmp_path / "data"), "folder": str(tmp_path / "cut")}

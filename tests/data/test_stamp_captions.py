@@ -165,7 +165,7 @@ def test_a_training_set_that_lacks_words_is_refused(tmp_path, monkeypatch):
     ],
 )
 def test_wrong_arguments_are_refused(arguments, key):
-    with pytest.raises(ConfigError, match=rf"^dataset\.{key}: "):
+    with pytest.raises(ConfigError, match=rf"^graphs\.{key}: "):
         StampCaptions(**arguments)
 
 

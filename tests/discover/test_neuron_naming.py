@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from aaca.discover.neurons.naming import COLUMNS, by_clip, by_masks, likely, neurons_for, top_rows
+from aaca.discover.neurons.naming import COLUMNS, by_clip, by_masks, neurons_for
 from aaca.discover.neurons.responses import Responses
 from aaca.runtime.errors import ConfigError, DataError
 
@@ -38,7 +38,6 @@ def test_neurons_for_concepts_best_first_none_twice():
     assert neurons_for(found, ["sand"], top=5, least_score=0.7) == [] == neurons_for(found, [], 5, 0.0)
     with pytest.raises(DataError, match="'gras'; nearest valid: grass"):
         neurons_for(found, ["gras"], 5, 0.0)
-    assert likely(found, KINDS, [0, 3], 2) == {0: [("grass", "background"), ("sand", "background")], 3: []}
 
 
 @pytest.mark.parametrize("judge", ["soft_wpmi", "correlation"])
@@ -58,9 +57,3 @@ def test_by_clip_finds_planted_words(judge):
     assert set(none["concept"]) == {""} and np.isfinite(none["score"][:4]).all()
     with pytest.raises(ConfigError, match=r"neuron_names\.judge"):
         by_clip(features, similarities, list(KINDS), list(KINDS.values()), "wpmi")
-
-
-def test_top_rows():
-    features = np.array([[1.0], [3.0], [2.0], [3.0], [0.0]])
-    assert top_rows(features, 0, 3).tolist() == [1, 3, 2]
-    assert top_rows(features, 0, 9, rows=np.array([4, 2, 3])).tolist() == [3, 2, 4]

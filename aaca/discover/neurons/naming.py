@@ -84,24 +84,6 @@ def by_clip(
     return frame.assign(kind=[known[name] if name else "" for name in named])
 
 
-def top_rows(features: np.ndarray, neuron: int, count: int, rows: np.ndarray | None = None) -> np.ndarray:
-    """The `count` rows of features `[N, D]` that activate a neuron most, the most active first; of `rows`, if given."""
-    among = np.arange(len(features)) if rows is None else np.asarray(rows)
-    return np.asarray(among[np.argsort(-features[among, neuron], kind="stable")[:count]])
-
-
-def likely(
-    responses: Responses, kinds: Mapping[str, ConceptKind], neurons: Sequence[int], count: int
-) -> dict[int, list[tuple[str, ConceptKind]]]:
-    """Neuron → the concepts (and their kinds) that score highest for it, at most `count`, the best first."""
-    scores = score(responses)
-    found: dict[int, list[tuple[str, ConceptKind]]] = {}
-    for neuron in neurons:
-        best = np.argsort(-scores[neuron], kind="stable")[:count]
-        found[neuron] = [(responses.names[at], kinds[responses.names[at]]) for at in best if scores[neuron, at] > 0]
-    return found
-
-
 def neurons_for(responses: Responses, concepts: Sequence[str], top: int, least_score: float) -> list[int]:
     """The neurons of given concepts: the `top` of each with at least that score, best first, none twice.
 

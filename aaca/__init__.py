@@ -1,3 +1,3 @@
 """aaca: find out why an image classifier fails, repair it, and prove the repair."""
 
-__version__ = "0.7.0"
+__version__ = "0.8.0"

@@ -48,22 +48,11 @@ def picture_of(images: Path, image: str) -> Path | None:
     return next((file for end in ENDINGS if (file := images / f"{image}{end}").is_file()), None)
 
 
-def size_of(file: Path) -> tuple[int, int]:
-    """Width and height of an image, from its header. Raises `DataError` for another file."""
-    from aaca.data.images import open_header
-    from aaca.runtime.errors import DataError
-
-    try:
-        with file.open("rb") as stream, open_header(stream, file.stat().st_size) as picture:
-            return picture.size
-    except (OSError, DataError) as error:
-        raise DataError(f"{file}: not a readable image ({error})") from error
-
-
 def validate(folder: Path, images: Path | None, most: int) -> None:
     """Print every kind of problem and the first serious ones; raise `AacaError` where there are some."""
     from collections import Counter
 
+    from aaca.data.images import upright_size
     from aaca.data.scenegraph.files import walk
     from aaca.runtime.errors import AacaError, ConfigError, DataError
 
@@ -84,7 +73,7 @@ def validate(folder: Path, images: Path | None, most: int) -> None:
             last, file, size = image, picture_of(images, image), None
             kinds["no image"] += file is None
             try:
-                size = None if file is None else size_of(file)
+                size = None if file is None else upright_size(file)
             except DataError as error:
                 unreadable(error)
         for problem in graph.problems(size):

@@ -44,6 +44,43 @@ class CaptionerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScoreConfig:
+    """What `score` makes beside the figures: see `conf/caption.yaml`."""
+
+    examples: Annotated[int, Field(ge=0)]
+    diversity: Annotated[int, Field(ge=0)]
+    metrics: tuple[Literal["meteor", "spice", "clip_score"], ...]
+    clip_weights: str | None
+
+    def __post_init__(self) -> None:
+        """Raise `ConfigError` for one caption an image, and for a CLIP score without its model."""
+        if self.diversity == 1:
+            raise ConfigError("score.diversity: 1; expected 2 or more captions an image, or 0 for none")
+        if "clip_score" in self.metrics and self.clip_weights is None:
+            raise ConfigError(
+                "score.clip_weights: missing; expected the folder of a CLIP model, which clip_score needs"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RationaleConfig:
+    """Nodes that are no rationale, put into graphs: see `conf/caption.yaml`."""
+
+    foreign: Annotated[int, Field(ge=0)]
+    test: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegraphConfig:
+    """How graphs are made wrong, diagnosed and mended: see `conf/caption.yaml`."""
+
+    wrong: Share
+    by: Literal["attention", "gradient_x_input", "integrated_gradients", "occlusion"]
+    threshold: float
+    samples: Count
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExplainConfig:
     """Which nodes words hang on. `samples`: of test; `pictures`: of them drawn; `steps`: of integrated gradients."""
 
@@ -55,8 +92,9 @@ class ExplainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class FilterConfig:
-    """How wrong annotations of train are found: see `conf/caption.yaml`."""
+    """How wrong annotations are found, of which set: see `conf/caption.yaml`."""
 
+    set: Literal["train", "test"]
     records: str | None
     by: Literal["records", "swap", "choice", "hold"]
     rule: Literal["released", "relation_aware"]
@@ -81,11 +119,14 @@ class CaptionConfig:
     paths: PathsConfig
     seed: Annotated[int, Field(ge=0)]
     size: Literal["smoke", "demo", "full"]
-    action: Literal["score", "explain", "filter", "image"]
+    action: Literal["score", "explain", "filter", "regraph", "image"]
     on_missing_box: OnMissingBox
     feature_dtype: FeatureType
     captions: str | None
     reference_index: str | None
+    score: ScoreConfig
+    rationale: RationaleConfig
+    regraph: RegraphConfig
     explain: ExplainConfig
     filter: FilterConfig
     image: str | None
@@ -106,6 +147,7 @@ class CaptionConfig:
         for name, file in self.files().items():
             if not Path(file).is_file():
                 raise ConfigError(f"{name}: no file {file}")
+        self._check_rationale()
         if self.filter.records is not None and self.filter.by != "records":
             raise ConfigError(f"filter.records: given, but filter.by is {self.filter.by}; expected filter.by=records")
         if self.action == "filter" and self.filter.noise and not self.graphs.drawn:
@@ -117,6 +159,18 @@ class CaptionConfig:
             and not self.filter.records
         ):
             raise ConfigError("filter.records: missing, and nothing is planted; expected a file, or another filter.by")
+
+    def _check_rationale(self) -> None:
+        align, rationale = self.training.align, self.rationale
+        if align in ("leak", "attribution") and not rationale.foreign:
+            raise ConfigError(
+                f"training.align: {align} holds nothing against nodes that are all rationale; expected "
+                "rationale.foreign=1 or more"
+            )
+        if rationale.test and not rationale.foreign:
+            raise ConfigError("rationale.test: no foreign object is asked for; expected rationale.foreign=1 or more")
+        if rationale.test and self.captions is not None:
+            raise ConfigError("rationale.test: captions= are given, nothing is captioned; expected one of the two")
 
     def files(self) -> dict[str, str]:
         """The files of yours that the run reads, by the key that names them."""

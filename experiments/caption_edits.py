@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from aaca.data.scenegraph.batch import GraphItem
 from aaca.data.scenegraph.edits import drop_node, reverse_relationship
@@ -13,14 +14,22 @@ from aaca.data.scenegraph.layout import Layout
 from aaca.data.scenegraph.nodes import nodes_of
 from aaca.data.scenegraph.store import PackedGraphs
 from aaca.data.scenegraph.vocabulary import Words
-from aaca.evaluate.captions.control import CaptionEdit, control_scores, touched_names
+from aaca.evaluate.captions.control import CaptionEdit, control_scores
 from aaca.models.captioner.captioner import GraphCaptioner
+from aaca.runtime.files import digest
 from aaca.runtime.seeding import purpose_seed
 from aaca.runtime.stages import Stage
+from aaca.world.phrases import CONVERSE, ON
 
 from .caption_stages import CaptionStages
 
 Change = Callable[[SceneGraph, np.random.Generator], SceneGraph | None]
+COLUMNS = {
+    "changes": "edit_sensitivity",
+    "follows": "follows",
+    "locality": "locality",
+    "right words kept": "content_kept",
+}
 
 
 @dataclass
@@ -37,6 +46,11 @@ class EditedGraphs:
     def words(self) -> Words:
         """The vocabulary."""
         return self.packed.words
+
+    @property
+    def content(self) -> str:
+        """Which samples have which graphs, for keys."""
+        return digest([(self.name(i), graph.to_region()) for i, graph in enumerate(self.graphs)])
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -72,21 +86,31 @@ def edited_item(item: GraphItem, graph: SceneGraph, layout: Layout, limit: int) 
 
 
 def without_an_object(graph: SceneGraph, rng: np.random.Generator) -> SceneGraph | None:
-    """Without one object, any of two or more."""
+    """Without one object, any of two or more that does not leave behind what it alone stood on (a ground by itself)."""
     if len(graph.objects) < 2:
         return None
-    return drop_node(graph, ("object", graph.objects[int(rng.integers(len(graph.objects)))].id, 0))
+    grounds = {it.object for it in graph.relationships if it.name == ON}
+    whole = [drop_node(graph, ("object", thing.id, 0)) for thing in graph.objects]
+    fair = [left for left in whole if not (grounds & {thing.id for thing in left.objects}) - _ends(left)]
+    return fair[int(rng.integers(len(fair)))] if fair else None
+
+
+def _ends(graph: SceneGraph) -> set[int]:
+    return {end for it in graph.relationships for end in (it.subject, it.object)}
 
 
 def without_an_attribute(graph: SceneGraph, rng: np.random.Generator) -> SceneGraph | None:
-    """Without one attribute, any of one or more."""
-    owners = [("attribute", thing.id, k) for thing in graph.objects for k in range(len(thing.attributes))]
+    """Without the last attribute of one object: a captioner knows them by their order, it could not tell another's."""
+    owners = [("attribute", thing.id, len(thing.attributes) - 1) for thing in graph.objects if thing.attributes]
     return drop_node(graph, owners[int(rng.integers(len(owners)))]) if owners else None
 
 
 def turned_round(graph: SceneGraph, rng: np.random.Generator) -> SceneGraph | None:
-    """With one relationship the other way round, and its two objects in each other's place of the list."""
-    ends = [it for it in graph.relationships if it.name != "on"]
+    """With one relationship the other way round, and its two objects in each other's place of the list.
+
+    It is called by its converse then ("right of" for "left of"), which holds of the image; captioners see no name.
+    """
+    ends = [it for it in graph.relationships if it.name != ON]
     if not ends:
         return None
     chosen = ends[int(rng.integers(len(ends)))]
@@ -94,7 +118,11 @@ def turned_round(graph: SceneGraph, rng: np.random.Generator) -> SceneGraph | No
     objects = list(graph.objects)
     a, b = places[chosen.subject], places[chosen.object]
     objects[a], objects[b] = objects[b], objects[a]
-    return replace(reverse_relationship(graph, chosen.id), objects=tuple(objects))
+    turned = reverse_relationship(graph, chosen.id)
+    named = (
+        replace(it, name=CONVERSE.get(it.name, it.name)) if it.id == chosen.id else it for it in turned.relationships
+    )
+    return replace(turned, objects=tuple(objects), relationships=tuple(named))
 
 
 CHANGES: dict[str, Change] = {
@@ -104,31 +132,54 @@ CHANGES: dict[str, Change] = {
 }
 
 
+@dataclass(frozen=True)
+class EditedCaptions:
+    """Edits of one kind: graphs and captions by row of the test set, and `control_scores` of all."""
+
+    kind: str
+    graphs: dict[int, SceneGraph]
+    edits: dict[int, CaptionEdit]
+    figures: dict[str, float]
+
+
 def edited_captions(
     stages: CaptionStages, fitted: Stage, model: GraphCaptioner, test: PackedGraphs, said: dict[str, str]
-) -> dict[str, float]:
-    """Edit sensitivity and locality (×100) of every kind of edit, of the test samples that allow it."""
-    options = stages.options
+) -> list[EditedCaptions]:
+    """Every kind of edit that a test sample allows, of all samples that allow it."""
+    options, parse = stages.options, stages.parse()
     layout = stages.graphs()[1]
-    found: dict[str, float] = {}
+    found = []
     for kind, change in CHANGES.items():
-        rows, graphs = [], []
+        graphs = {}
         for row in range(len(test)):
             rng = np.random.default_rng(purpose_seed(options.seed, "edit", kind, test.name(row)) % 2**32)
             graph = change(test.graph(row), rng)
             if graph is not None and not any(vars(test.item(row).nodes.dropped).values()):
-                rows.append(row)
-                graphs.append(graph)
-        if not rows:
+                graphs[row] = graph
+        if not graphs:
             continue
-        edited = EditedGraphs(test, rows, graphs, layout, options.training.nodes)
-        frame = stages.captions(fitted, model, options.graphs.test, edited, f"{kind}, seed {options.seed}")
-        edits = []
-        for i, caption in enumerate(frame["caption"]):
-            before, after = touched_names(test.graph(rows[i]), graphs[i])
-            edits.append(CaptionEdit(said[test.name(rows[i])], str(caption), before, after))
-        found |= {f"{kind}_{name}": value for name, value in control_scores(edits).items()}
+        edited = EditedGraphs(test, list(graphs), list(graphs.values()), layout, options.training.nodes)
+        frame = stages.captions(fitted, model, options.graphs.test, edited, edited.content)
+        edits = {
+            row: CaptionEdit.of(said[test.name(row)], str(caption), test.graph(row), graph)
+            for (row, graph), caption in zip(graphs.items(), frame["caption"], strict=True)
+        }
+        found.append(EditedCaptions(kind, graphs, edits, control_scores(list(edits.values()), parse)))
     return found
+
+
+def edit_figures(made: list[EditedCaptions]) -> dict[str, float]:
+    """Figures of all kinds, `<kind>_<figure>`."""
+    return {f"{one.kind}_{name}": value for one in made for name, value in one.figures.items()}
+
+
+def by_edit(made: list[EditedCaptions]) -> pd.DataFrame:
+    """One row a kind of edit: see `control_scores`."""
+    rows = [
+        {"edit": one.kind, **{label: one.figures[key] for label, key in COLUMNS.items() if key in one.figures}}
+        for one in made
+    ]
+    return pd.DataFrame(rows)
 
 
 def picture_path(folder: Path, image_id: str) -> Path:

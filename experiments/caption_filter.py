@@ -1,39 +1,21 @@
-"""Wrong annotations of train: found by ratings of their words, left out, and whether that helps (EGA's filtering)."""
+"""Wrong annotations, found by ratings of their words and left out, and whether that helps (EGA's filtering)."""
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from aaca.data.planted_noise import plant_noise
 from aaca.data.scenegraph.batch import GraphItem
 from aaca.data.scenegraph.graph import SceneGraph
-from aaca.data.scenegraph.samples import GraphSet
 from aaca.data.scenegraph.store import PackedGraphs
 from aaca.data.scenegraph.vocabulary import Words
-from aaca.discover.captions.attribution import occlusion
-from aaca.discover.captions.ease import ease_of, ease_of_samples, relation_aware_ease_of
-from aaca.discover.captions.filter import (
-    Filtered,
-    against_truth,
-    filter_by_ease,
-    filter_top,
-    planted_names,
-    random_filter,
-)
-from aaca.discover.captions.ratings import choice, features_of, hold, names_of_kinds, records_of, swap
-from aaca.discover.captions.records import Records, read_records, write_records
-from aaca.models.captioner.captioner import GraphCaptioner
-from aaca.runtime.errors import ConfigError
-from aaca.runtime.files import atomic_path, digest, write_json
+from aaca.discover.captions.filter import random_filter
+from aaca.runtime.files import atomic_path, digest
 from aaca.runtime.seeding import purpose_seed
 
+from .caption_filtered_set import filter_test
+from .caption_intervals import differences, in_words, table_of
+from .caption_ratings import Rated, rate, report
 from .caption_run import CaptionRun, named
-from .caption_stages import CaptionStages
-
-RECORDS, TRUTH = "records.csv", "planted.json"
-OTHERS = 32  # nodes of other images that a word's own node is held against
 
 
 @dataclass
@@ -53,7 +35,7 @@ class Part:
 
     def item(self, i: int) -> GraphItem:
         """Sample `i` of the part."""
-        return self.packed.item(self.rows[i])
+        return replace(self.packed.item(self.rows[i]), row=i)
 
     def name(self, i: int) -> str:
         """Its name."""
@@ -74,117 +56,54 @@ class Part:
 
 
 def filter_annotations(run: CaptionRun) -> float:
-    """Train on all, on what the filter keeps, on as many at random, and without what was planted; score on test."""
-    options, config = run.options, run.options.filter
-    train = options.graphs.train
-    stages = _noisy(run)
-    folder = stages.graphs()[0].folder
-    packed = stages.packed(train)[1]
-    names = [packed.name(row) for row in range(len(packed))]
-    records = _records(run, stages, folder)
-    by_sample = records.by_sample()
-    rated = ease_of(by_sample) if config.rule == "released" else relation_aware_ease_of(by_sample, config.pool)
-    source = GraphSet.open(stages.graphs()[1], train, options.training.nodes, options.training.length)
-    known = ease_of_samples(source.samples, rated)
-    if config.keep is None:
-        found = filter_by_ease(names, known, config.threshold)
-    else:
-        found = filter_top(names, known, config.keep)
-    if not found.kept:
-        limit = f"threshold: {config.threshold}" if config.keep is None else f"keep: {config.keep}"
-        raise ConfigError(f"filter.{limit} leaves none of {len(names)} annotations; expected one that keeps some")
-    control = random_filter(names, len(found.kept), purpose_seed(options.seed, "random filter") % 2**31)
-    parts: dict[str, list[str]] = {"all": names, "filtered": list(found.kept), "random": list(control.kept)}
-    truth: dict[str, float] = {}
-    if config.noise:
-        planted = planted_names(folder / "annotation" / f"{train}_{TRUTH}")
-        truth = against_truth(found, planted)
-        if clean := [name for name in names if name not in planted]:
-            parts["without the planted"] = clean
-    rows = [{"trained on": kind, "captions": len(kept), **_scored(run, stages, kept)} for kind, kept in parts.items()]
+    """Filter train and train on what is left, or filter test and score what is left; CIDEr-D of that on test."""
+    return filter_test(run) if run.options.filter.set == "test" else filter_train(run)
+
+
+def filter_train(run: CaptionRun) -> float:
+    """Train on all, on what the filter keeps, on as many at random, and without what was planted; score on test.
+
+    The differences' intervals are over test images only: each of the captioners is trained once, with one seed.
+    """
+    rated = rate(run)
+    names, kept = rated.names, rated.found.kept
+    control = random_filter(names, len(kept), purpose_seed(run.options.seed, "random filter") % 2**31)
+    parts = {"all": names, "filtered": list(kept), "random": list(control.kept)}
+    if clean := [name for name in names if name not in rated.planted] if rated.planted else []:
+        parts["without the planted"] = clean
+    test = rated.stages.packed(run.options.graphs.test)[1]
+    said = {kind: _said(run, rated, part) for kind, part in parts.items()}
+    rows = [
+        {"trained on": kind, "captions": len(parts[kind]), **named(run.figures(test, captions))}
+        for kind, captions in said.items()
+    ]
     frame = pd.DataFrame(rows)
+    tables = {kind: table_of(run, test, said[kind]) for kind in ("all", "filtered", "random")}
+    pairs = {f"filtered - {kind}": (tables["filtered"], tables[kind]) for kind in ("random", "all")}
+    sure = differences(run, pairs)
     if run.first:
-        with atomic_path(run.folder / "filter.csv") as temporary:
-            frame.to_csv(temporary, index=False)
-        said = {key: None if value != value else value for key, value in truth.items()}
-        answers = {"records": records.summary(), "captions_unrated": len(found.unrated)}
-        write_json(run.folder / "filter.json", {**said, **answers})
-        _write_ease(run.folder / "ease.csv", found, known)
+        for file, one in (("filter.csv", frame), ("filter_differences.csv", sure)):
+            with atomic_path(run.folder / file) as temporary:
+                one.to_csv(temporary, index=False)
         run.table("captions of test, by what they were learnt from", frame)
-        if truth:
-            print(f"planted annotations: precision {truth['precision']:.3f}, recall {truth['recall']:.3f}")
-        print(f"ease of every annotation: {run.folder / 'ease.csv'}")
+        run.table("differences, with 95 % intervals over test images (not over seeds of training)", _wide(sure))
+    report(run, rated)
     return float(frame.loc[frame["trained on"] == "filtered", "CIDEr-D"].iloc[0])
 
 
-def _noisy(run: CaptionRun) -> CaptionStages:
-    # the stages of graphs with planted noise, where some is asked for
-    options, config = run.options, run.options.filter
-    if not config.noise:
-        return run.stages
-    seed = purpose_seed(options.seed, "noise") % 2**31
-
-    def change(folder: Path) -> None:
-        plant_noise(folder, options.graphs.train, config.noise, seed, config.rating_noise, unit="region")
-
-    changed = {"noise": config.noise, "rating_noise": config.rating_noise, "seed": seed}
-    return CaptionStages(options, run.stages.cache, change, changed)
-
-
-def _records(run: CaptionRun, stages: CaptionStages, folder: Path) -> Records:
-    config, train = run.options.filter, run.options.graphs.train
-    if config.by == "records":
-        given = Path(config.records) if config.records else folder / "annotation" / f"{train}_{RECORDS}"
-        return read_records(given)
-    fitted, model = stages.captioner()
-
-    def make(place: Path) -> None:
-        write_records(place / RECORDS, _own_ratings(run, stages, model.eval()))
-
-    inputs = {"captioner": fitted.key, "by": config.by, "seed": run.options.seed}
-    return read_records(stages.cache.stage("ratings", inputs, make).folder / RECORDS)
-
-
-def _own_ratings(run: CaptionRun, stages: CaptionStages, model: GraphCaptioner) -> list[Any]:
-    options = run.options
+def _said(run: CaptionRun, rated: Rated, kept: list[str]) -> dict[str, str]:
+    # what a captioner trained on these samples says of the test set
+    options, stages = run.options, rated.stages
     packed = stages.packed(options.graphs.train)[1]
-    source = GraphSet.open(
-        stages.graphs()[1],
-        options.graphs.train,
-        options.training.nodes,
-        options.training.length,
-        options.on_missing_box,
-    )
-    items = [packed.item(row) for row in range(len(packed))]
-    others = features_of(items, OTHERS, purpose_seed(options.seed, "others") % 2**31)
-    kinds = names_of_kinds(items)
-    rows = []
-    for row, item in enumerate(items):
-        if options.filter.by == "swap":
-            ratings = swap(model, item, packed.words, others)
-        elif options.filter.by == "choice":
-            ratings = choice(model, item, packed.words, kinds)
-        else:
-            ratings = hold(model, item, packed.words, occlusion)
-        image, region = source.samples[row].tolist()
-        rows += list(records_of(ratings, item, image, region))
-    return rows
-
-
-def _scored(run: CaptionRun, stages: CaptionStages, kept: list[str]) -> dict[str, float]:
-    # a captioner trained on these samples, on the clean test set
-    packed = stages.packed(run.options.graphs.train)[1]
     rows = {packed.name(row): row for row in range(len(packed))}
     whole = len(kept) == len(packed)
     part = None if whole else Part(packed, [rows[name] for name in kept])
     fitted, model = stages.captioner(part, None if whole else {"samples": digest(sorted(kept))})
-    frame = stages.captions(fitted, model, run.options.graphs.test)
-    said = dict(zip(frame["name"], frame["caption"], strict=True))
-    return named(run.figures(stages.packed(run.options.graphs.test)[1], said))
+    frame = stages.captions(fitted, model, options.graphs.test)
+    return dict(zip(frame["name"], frame["caption"], strict=True))
 
 
-def _write_ease(path: Path, found: Filtered, known: dict[str, float]) -> None:
-    kept = set(found.kept)
-    rows = [(name, known.get(name), name in kept) for name in (*found.kept, *found.dropped)]
-    with atomic_path(path) as temporary:
-        pd.DataFrame(rows, columns=["name", "ease", "kept"]).to_csv(temporary, index=False)
+def _wide(sure: pd.DataFrame) -> pd.DataFrame:
+    texts = sure.assign(text=[in_words(*one) for one in sure[["value", "low", "high"]].itertuples(index=False)])
+    wide = texts.pivot(index="difference", columns="figure", values="text")
+    return wide.loc[texts["difference"].unique(), texts["figure"].unique()].reset_index()

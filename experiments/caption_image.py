@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from aaca.data.graph_writer import ABOUT, crop, geometry, whole
+from aaca.data.graph_writer import ABOUT
 from aaca.data.images import read_image
+from aaca.data.region_describer import RegionDescriber
 from aaca.data.scenegraph.batch import GraphItem, collate
 from aaca.data.scenegraph.files import read_graphs
 from aaca.data.scenegraph.graph import SceneGraph
@@ -65,13 +66,10 @@ def item_of(run: CaptionRun, rgb: np.ndarray, graph: SceneGraph) -> GraphItem:
     """A graph and its image as a captioner takes them: features made as those that it was trained on."""
     stages = run.stages
     stage, layout = stages.graphs()
-    about = read_json(stage.folder / ABOUT)
-    size, scale, embed = int(about["crop_size"]), float(about["scale"]), stages.embedder()
+    describe = RegionDescriber.from_json(stages.embedder(), read_json(stage.folder / ABOUT)["described"])
     nodes = nodes_of(graph, run.options.training.nodes, layout.policy, layout.box_mode)
     boxes = [
         (int(x1), int(y1), int(x2) + 1, int(y2) + 1) for x1, y1, x2, y2 in nodes.boxes
     ]  # written ones are inclusive
-    vectors = embed(np.stack([crop(rgb, box, size) for box in [whole(rgb), *boxes]])) * scale
-    places = np.stack([geometry(box, rgb) for box in boxes])
-    features = np.concatenate([vectors[1:], places], axis=1).astype(np.float32)
-    return GraphItem(nodes, vectors[0].astype(np.float32), features, np.array([BOS, EOS]), 0)
+    [(image, features)] = describe([(rgb, boxes)])
+    return GraphItem(nodes, image.astype(np.float32), features.astype(np.float32), np.array([BOS, EOS]), 0)

@@ -9,13 +9,12 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from aaca.data.scenegraph.arrays import json_object
 from aaca.data.scenegraph.store import PackedGraphs
 from aaca.evaluate.captions.cider import CiderIndex
 from aaca.evaluate.captions.scores import caption_table, score_captions
-from aaca.evaluate.captions.structure import structure_error
+from aaca.evaluate.captions.structure import Parse
 from aaca.runtime.config import load_config
-from aaca.runtime.errors import DataError
+from aaca.runtime.errors import ConfigError, nearest
 from aaca.runtime.files import atomic_path, ensure_writable, file_sha256, write_json
 from aaca.runtime.ranks import current
 from aaca.runtime.run_folder import claim
@@ -23,7 +22,10 @@ from aaca.runtime.stages import StageCache
 from aaca.runtime.trial import Trial
 
 from .caption_config import CaptionConfig
-from .caption_edits import edited_captions
+from .caption_diversity import diverse_captions
+from .caption_edits import EditedCaptions, by_edit, edit_figures, edited_captions
+from .caption_given import given_captions
+from .caption_metrics import check_metrics, extra_scores
 from .caption_stages import CaptionStages
 from .debug_config import without_size_presets
 
@@ -33,6 +35,9 @@ SHOWN = {
     "bleu4": "BLEU-4",
     "rouge_l": "ROUGE-L",
     "cider": "CIDEr-D",
+    "meteor": "METEOR",
+    "spice": "SPICE",
+    "clip_score": "CLIPScore",
     "g_objects": "Go",
     "g_attributes": "Ga",
     "g_relationships": "Gr",
@@ -40,6 +45,9 @@ SHOWN = {
     "direction_accuracy": "direction",
     "structure": "structure",
     "exact": "exact",
+    "div1": "Div-1",
+    "div2": "Div-2",
+    "self_cider": "SelfCIDEr",
 }
 
 
@@ -52,9 +60,19 @@ class CaptionRun:
         cache = StageCache(Path(options.paths.root).absolute(), resume=options.resume.mode == "auto")
         ensure_writable(self.folder, "paths.root")
         graphs = options.graphs
+        described, sets = graphs.fingerprint(), [graphs.train, graphs.val, graphs.test]
+        if options.reference_index is not None:
+            known = graphs.layout(Path()).sets
+            if options.reference_index not in known:
+                raise ConfigError(
+                    f"reference_index: {options.reference_index!r}; {nearest(options.reference_index, known)}"
+                )
+            sets.append(options.reference_index)
+        if options.action == "score":
+            check_metrics(options)
         given = {
-            "graphs": graphs.fingerprint(),
-            "sets": {name: graphs.set_fingerprint(name) for name in (graphs.train, graphs.val, graphs.test)},
+            "graphs": described,
+            "sets": {name: graphs.set_fingerprint(name) for name in sets},
             "files": {key: file_sha256(Path(file)) for key, file in options.files().items()},
         }
         claim(trial, given, options.resume.force)
@@ -77,6 +95,10 @@ class CaptionRun:
             from .caption_filter import filter_annotations
 
             return filter_annotations(self)
+        if self.options.action == "regraph":
+            from .caption_regraph import regraph
+
+            return regraph(self)
         if self.options.action == "image":
             from .caption_image import caption_image
 
@@ -88,7 +110,9 @@ class CaptionRun:
         options = self.options
         name = options.graphs.test
         _, test = self.stages.packed(name)
-        edits: dict[str, float] = {}
+        index, parse = self.index(), self.stages.parse()
+        edits: list[EditedCaptions] = []
+        more: dict[str, float] = {}
         if options.captions is not None:
             said = given_captions(Path(options.captions), test)
         else:
@@ -96,14 +120,26 @@ class CaptionRun:
             frame = self.stages.captions(fitted, model, name)
             said = dict(zip(frame["name"], frame["caption"], strict=True))
             edits = edited_captions(self.stages, fitted, model, test, said)
-        found = self.figures(test, said) | edits
+            more = edit_figures(edits)
+            if options.score.diversity:
+                frequencies = index or CiderIndex.fit(test.references())
+                more |= diverse_captions(self.stages, fitted, model, test, frequencies)
+        found = self.figures(test, said) | extra_scores(self.stages, said, test.references()) | more
+        if options.rationale.test:
+            from .caption_rationale import foreign_figures
+
+            found |= foreign_figures(self, fitted, model, test)
         if self.first:
-            self._write(test, said, found)
+            self._write(test, said, found, index, parse)
             self.table("captions of " + name, pd.DataFrame([named(found)]))
             if edits:
-                self.table("edited graphs: captions that change, untouched words that stay", by_edit(edits))
+                self.table("edited graphs: do captions follow, and only there?", by_edit(edits))
             options.logger.record("caption", {key: value for key, value in found.items()}, {}, {})
             print(f"captions: {self.folder / CAPTIONS}")
+        if edits and options.score.examples and options.graphs.drawn:
+            from .caption_examples import example_page
+
+            example_page(self, test, said, edits, found)
         return found["cider"]
 
     def index(self) -> CiderIndex | None:
@@ -113,25 +149,24 @@ class CaptionRun:
         return CiderIndex.fit(self.stages.packed(self.options.reference_index)[1].references())
 
     def figures(self, test: PackedGraphs, said: dict[str, str]) -> dict[str, float]:
-        """All scores of captions by name.
-
-        `exact`: per cent that are the reference's own words; `structure`: per cent with as many objects, attributes and
-        relationships as their graph.
-        """
+        """All scores of captions by name; `exact`: per cent that are the reference's own words."""
         references = {name: kept for name, kept in test.references().items() if name in said}
         graphs = {test.name(row): test.graph(row) for row in range(len(test)) if test.name(row) in said}
-        parse = self.stages.parse()
-        found = score_captions(said, references, graphs, self.index(), parse)
+        found = score_captions(said, references, graphs, self.index(), self.stages.parse())
         found["exact"] = 100 * sum(said[name] in references[name] for name in said) / len(said)
-        if parse is not None:
-            right = [structure_error(parse(caption), graphs[name])[:3].sum() == 0 for name, caption in said.items()]
-            found["structure"] = 100 * sum(right) / len(right)
         return found
 
-    def _write(self, test: PackedGraphs, said: dict[str, str], found: dict[str, float]) -> None:
+    def _write(
+        self,
+        test: PackedGraphs,
+        said: dict[str, str],
+        found: dict[str, float],
+        index: CiderIndex | None,
+        parse: Parse | None,
+    ) -> None:
         graphs = {test.name(row): test.graph(row) for row in range(len(test))}
         references = test.references()
-        table = caption_table(said, references, graphs, self.index(), self.stages.parse())
+        table = caption_table(said, references, graphs, index, parse)
         table["reference"] = [references[name][0] for name in table.index]
         with atomic_path(self.folder / CAPTIONS) as temporary:
             table.rename_axis("name").reset_index().to_csv(temporary, index=False)
@@ -154,49 +189,6 @@ class CaptionRun:
 def named(found: dict[str, float]) -> dict[str, float]:
     """The figures that a table shows, by the names that papers have for them."""
     return {label: found[key] for key, label in SHOWN.items() if key in found}
-
-
-def by_edit(edits: dict[str, float]) -> pd.DataFrame:
-    """Edit sensitivity and locality, one row a kind of edit."""
-    kinds = dict.fromkeys(key.removesuffix("_locality") for key in edits if key.endswith("_locality"))
-    rows = [(kind, edits[f"{kind}_edit_sensitivity"], edits[f"{kind}_locality"]) for kind in kinds]
-    return pd.DataFrame(rows, columns=["edit", "changes", "locality"])
-
-
-def given_captions(file: Path, test: PackedGraphs) -> dict[str, str]:
-    """Captions of somebody else: a CSV with name and caption, or a JSON {name: caption or [caption]}.
-
-    Raises `DataError` where a sample of the set has none or several, and for a file that is neither.
-    """
-    try:
-        found = _captions_json(file) if file.suffix == ".json" else _captions_csv(file)
-    except ValueError as error:  # of either reader; text that is no UTF-8, too
-        raise DataError(f"{file}: not readable as {file.suffix or '.csv'} ({error})") from error
-    names = [test.name(row) for row in range(len(test))]
-    missing = [name for name in names if name not in found]
-    if missing:
-        raise DataError(f"{file}: no caption of {missing[0]} and {len(missing) - 1} more; expected all {len(names)}")
-    return {name: found[name] for name in names}
-
-
-def _captions_json(file: Path) -> dict[str, str]:
-    found = {}
-    for name, value in json_object(file).items():
-        one = value[0] if isinstance(value, list) and len(value) == 1 else value
-        if not isinstance(one, str):
-            raise DataError(f"{file}: {name}: {value!r}; expected one caption")
-        found[name] = one
-    return found
-
-
-def _captions_csv(file: Path) -> dict[str, str]:
-    frame = pd.read_csv(file, keep_default_na=False, dtype=str)
-    if not {"name", "caption"} <= set(frame.columns):
-        raise DataError(f"{file}: columns {', '.join(frame.columns)}; expected name and caption")
-    twice = frame["name"][frame["name"].duplicated()]
-    if len(twice):
-        raise DataError(f"{file}: {twice.iloc[0]!r} comes twice; expected one caption a name")
-    return dict(zip(frame["name"], frame["caption"], strict=True))
 
 
 def without_presets(config: dict[str, Any]) -> dict[str, Any]:

@@ -1,11 +1,14 @@
 """The stages of the job `caption`: graphs laid out, sets packed, a captioner fitted, captions."""
 
+import logging
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from aaca.data.graph_writer import ABOUT
@@ -13,30 +16,38 @@ from aaca.data.scenegraph.layout import Layout
 from aaca.data.scenegraph.packing import pack
 from aaca.data.scenegraph.samples import GraphSet
 from aaca.data.scenegraph.store import PackedGraphs
+from aaca.data.scenegraph.united import UnitedGraphs, rationale_of
 from aaca.evaluate.captions.structure import Parse, grammar_parser
 from aaca.models.captioner.captioner import GraphCaptioner
 from aaca.models.region_embedder import RegionEmbedder
 from aaca.runtime.config import identity
+from aaca.runtime.errors import ConfigError
 from aaca.runtime.files import read_json
 from aaca.runtime.ranks import current
 from aaca.runtime.seeding import purpose_seed
 from aaca.runtime.stages import Stage, StageCache
+from aaca.training.caption_data import CaptionSource
 from aaca.training.fit_captioner import CAPTIONS, CaptionJob, caption_set, fit_captioner, load_captioner
 from aaca.world.phrases import Grammar
 
 from .caption_config import CaptionConfig
 
+log = logging.getLogger(__name__)
 SET = "set"
 
 
 @dataclass
 class CaptionStages:
-    """Each method makes or finds one stage. `change`: what is done to the laid out files before anything reads them."""
+    """Each method makes or finds one stage, `graphs` and `packed` once.
+
+    `change`: what is done to the laid out files before anything reads them.
+    """
 
     options: CaptionConfig
     cache: StageCache
     change: Callable[[Path], None] | None = None
     changed: dict[str, Any] = field(default_factory=dict)  # what tells the change from others, for keys
+    _packed: dict[tuple[str, int], tuple[str, PackedGraphs]] = field(default_factory=dict, init=False, repr=False)
 
     def embedder(self) -> RegionEmbedder:
         """What describes regions, where that is done here."""
@@ -45,6 +56,10 @@ class CaptionStages:
 
     def graphs(self) -> tuple[Stage, Layout]:
         """All sets in a released layout."""
+        return self._graphs
+
+    @cached_property
+    def _graphs(self) -> tuple[Stage, Layout]:
         options = self.options
         source, model = options.graphs, options.model
         described = {"class": identity(model)["class"], **model.fingerprint()} if source.embeds else {}
@@ -59,14 +74,23 @@ class CaptionStages:
         stage = self.cache.stage("graphs", inputs, make)
         return stage, source.layout(stage.folder)
 
-    def packed(self, name: str) -> tuple[str, PackedGraphs]:
-        """(key, one set in one folder)."""
+    def packed(self, name: str, foreign: int = 0) -> tuple[str, PackedGraphs]:
+        """(key, one set in one folder), each graph with up to `foreign` objects that it has not (`UnitedGraphs`)."""
+        if (name, foreign) not in self._packed:
+            self._packed[name, foreign] = self._pack(name, foreign)
+        return self._packed[name, foreign]
+
+    def _pack(self, name: str, foreign: int) -> tuple[str, PackedGraphs]:
         options, (graphs, layout) = self.options, self.graphs()
         recipe = options.training
 
         def make(folder: Path) -> None:
             found = GraphSet.open(layout, name, recipe.nodes, recipe.length, options.on_missing_box)
-            pack(found, folder / SET, options.feature_dtype)
+            if foreign:
+                found = UnitedGraphs.of(found, foreign, options.seed)
+            packed = pack(found, folder / SET, options.feature_dtype)
+            if foreign:
+                self._check_foreign(packed, name)
 
         inputs = {
             "graphs": graphs.key,
@@ -76,9 +100,19 @@ class CaptionStages:
             "length": recipe.length,
             "missing": options.on_missing_box,
             "dtype": options.feature_dtype,
+            **({"foreign": foreign, "seed": options.seed} if foreign else {}),
         }
-        stage = self.cache.stage("packed", inputs, make, name)
+        stage = self.cache.stage("packed", inputs, make, f"{name}+{foreign}" if foreign else name)
         return stage.key, PackedGraphs.open(stage.folder / SET)
+
+    def _check_foreign(self, packed: PackedGraphs, name: str) -> None:
+        count = sum(not rationale.all() for rationale in rationale_by_row(packed).values())
+        if not count:
+            raise ConfigError(
+                f"rationale.foreign: {self.options.rationale.foreign}, but no graph of {name} takes a foreign object; "
+                f"expected images with several graphs, and room for more nodes (training.nodes={packed.about['limit']})"
+            )
+        log.info("foreign objects in %d of %d graphs of %s", count, len(packed), name)
 
     def parse(self) -> Parse | None:
         """What reads captions of these graphs, where their grammar is known."""
@@ -86,10 +120,15 @@ class CaptionStages:
         return grammar_parser(Grammar.from_json(read_json(about)["grammar"])) if about.is_file() else None
 
     def captioner(self, train: Any = None, settings: dict[str, Any] | None = None) -> tuple[Stage, GraphCaptioner]:
-        """A captioner fitted on train, or on the samples `train` of it (`settings` say which)."""
+        """A captioner fitted on train, or on the part `train` of the packed set (`settings` say which).
+
+        Graphs have up to `rationale.foreign` foreign objects: the part gets them as its `packed`; val has none.
+        """
         options = self.options
-        (train_key, whole), (val_key, val) = self.packed(options.graphs.train), self.packed(options.graphs.val)
-        used = whole if train is None else train
+        foreign = options.rationale.foreign
+        train_key, whole = self.packed(options.graphs.train, foreign)
+        val_key, val = self.packed(options.graphs.val)
+        used = whole if train is None else replace(train, packed=whole)
         spec = options.captioner.spec(len(whole.words), whole.feature_size, whole.global_size)
         parse = self.parse()
 
@@ -105,6 +144,7 @@ class CaptionStages:
                 label="captioner",
                 resume=options.resume,
                 settings={"train": train_key, "val": val_key, **(settings or {})},
+                rationale=rationale_by_row(used) if foreign else {},
                 parse=parse,
             )
             with self._loggers(folder) as loggers:
@@ -151,3 +191,9 @@ class CaptionStages:
         inputs = {"captioner": fitted.key, "set": key, "what": what, "decode": recipe.decode, "width": recipe.width}
         stage = self.cache.stage("captions", inputs, make, name, together=True)
         return pd.read_parquet(stage.folder / CAPTIONS)
+
+
+def rationale_by_row(source: CaptionSource) -> dict[int, np.ndarray]:
+    """bool `[n]` of each sample (`rationale_of`), by the row that its item names."""
+    items = ((source.item(i), source.graph(i)) for i in range(len(source)))
+    return {item.row: rationale_of(item.nodes, graph) for item, graph in items}

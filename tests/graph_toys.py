@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 from aaca.data.scenegraph.layout import Layout
+from aaca.data.scenegraph.samples import GraphSet
 from aaca.data.scenegraph.vocabulary import Words
 
 WIDTH, HEIGHT, F, G = 120, 90, 8, 6
@@ -84,6 +85,19 @@ def layout_of(kind: Kind, root: Path) -> Layout:
     return {"coco": Layout.coco, "visual_genome": Layout.visual_genome, "ega": Layout.ega}[kind](root / FOLDERS[kind])
 
 
+NEAR = {
+    "objects": [
+        thing(1, "boy", (10, 10, 20, 20), "red"),
+        thing(2, "dog", (40, 10, 20, 20)),
+        thing(3, "kite", (0, 60, 9, 9)),
+    ],
+    "relationships": [link(1, 1, "near", 2), link(2, 1, "on", 3)],
+    "phrase": "a red boy near a dog",
+}
+
+NEAR_BOXES = [(10, 10, 29, 29), (40, 10, 59, 29), (0, 60, 8, 68), (10, 10, 59, 29), (0, 10, 29, 68)]
+
+
 def write_tree(
     root: Path,
     kind: Kind = "ega",
@@ -122,6 +136,16 @@ def write_tree(
         phrases += [record["phrase"] for of in records.values() for record in of.values()]
     Words.from_counts(phrases, 1).save(layout.words)
     return layout
+
+
+def one_region(layout: Layout, record: dict, boxes: list | None = None) -> GraphSet:
+    """The set val with a single sample: `record`, and the features of `boxes` (those it needs)."""
+    image_id = GraphSet.open(layout, "val").image_id(0)
+    (layout.regions / f"{image_id}.json").write_text(json.dumps({"1": record}))
+    write_array(layout.samples_file("val"), [(image_id, "1")])
+    extra = 1 if layout.box_mode == "inclusive" else 0
+    write_regions(region_path(layout, image_id), image_id, corners(record, extra) if boxes is None else boxes)
+    return GraphSet.open(layout, "val")
 
 
 def _image_id(kind: Kind, set_name: str, number: int) -> str:

@@ -1,7 +1,7 @@
 """Scene graphs, captions and features of images, written in the layout of EGA's release (ASG2Caption's, extended)."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from aaca.data.region_describer import Boxed, Embed, RegionDescriber
 from aaca.runtime.files import write_json
 from aaca.world.phrases import Grammar, Told
 from aaca.world.render import Box
-
-Embed = Callable[[np.ndarray], np.ndarray]
-"""Images uint8 `[N, S, S, 3]` to vectors `[N, D]`."""
 
 SPECIAL = ("<BOS>", "<EOS>", "<UNK>")
 REGIONS, SPLITS = Path("annotation/regionfiles"), Path("annotation/public_split")
@@ -22,9 +20,8 @@ IMAGE_FEATURES = Path("features/MP/resnet101.ctrl")
 REGION_FEATURES = Path("features/SA/X_101_32x8d/objrels")
 """The release's folder names; which network the features are from stands in `ABOUT`."""
 ABOUT = "about.json"
-MEAN_SIZE = 0.5
-"""Mean absolute value that embeddings are scaled to, as in the released files."""
-GEOMETRY = 5
+FIT = 256
+"""Images of the training set whose regions say what mean and deviation features have."""
 CHUNK = 32  # images whose crops are embedded at once
 
 
@@ -55,25 +52,29 @@ def write_layout(
     crop_size: int,
     about: Mapping[str, Any],
 ) -> None:
-    """Write all sets into `folder`; the first is the training set: it gives the vocabulary and the features' scale.
+    """Write all sets into `folder`; the first is the training set: vocabulary and the features' scale come from it.
 
-    A set may hold images of an earlier one (val_sub of val). Embeddings are of crops of `crop_size` pixels a side,
-    divided by one constant; a region's feature ends with five numbers: its box and its area as shares of the image.
+    A set may hold images of an earlier one (val_sub of val).
     """
     for part in (REGIONS, SPLITS, IMAGE_FEATURES, REGION_FEATURES, "images"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     train = next(iter(sets.values()))
-    scale = MEAN_SIZE / float(np.abs(_embed_regions(train[:CHUNK], embed, crop_size)).mean())
+    describe = RegionDescriber.fit(embed, crop_size, boxed(train[:FIT]))
     _write_words(folder, [grammar.say(told.said) for image in train for told in image.regions])
     vectors: dict[str, np.ndarray] = {}
     for name, images in sets.items():
         new = [image for image in images if image.id not in vectors]
         for start in range(0, len(new), CHUNK):
-            vectors |= _write_images(folder, new[start : start + CHUNK], grammar, embed, crop_size, scale)
+            vectors |= _write_images(folder, new[start : start + CHUNK], grammar, describe)
         _write_set(folder, name, images, grammar)
         rows = np.stack([vectors[image.id] for image in images]).astype(np.float32)
         np.save(folder / IMAGE_FEATURES / f"{name}_ft.npy", rows)
-    write_json(folder / ABOUT, {**about, "grammar": grammar.to_json(), "scale": scale, "crop_size": crop_size})
+    write_json(folder / ABOUT, {**about, "grammar": grammar.to_json(), "described": describe.to_json()})
+
+
+def boxed(images: Sequence[GraphImage]) -> list[Boxed]:
+    """Each image with the boxes whose features graphs need."""
+    return [(image.rgb, needed_boxes(image)) for image in images]
 
 
 def region_records(image: GraphImage, grammar: Grammar) -> dict[str, dict[str, Any]]:
@@ -107,47 +108,19 @@ def needed_boxes(image: GraphImage) -> list[Box]:
     return list(boxes)
 
 
-def crop(rgb: np.ndarray, box: Box, size: int) -> np.ndarray:
-    """A box of an image as `[size, size, 3]` uint8."""
-    return np.asarray(Image.fromarray(rgb).resize((size, size), Image.Resampling.BICUBIC, box=box))
-
-
-def _embed_regions(images: Sequence[GraphImage], embed: Embed, size: int) -> np.ndarray:
-    """Vectors of all needed boxes of all images, in order."""
-    return embed(np.stack([crop(image.rgb, box, size) for image in images for box in needed_boxes(image)]))
-
-
-def _embed_images(images: Sequence[GraphImage], embed: Embed, size: int) -> np.ndarray:
-    return embed(np.stack([crop(image.rgb, whole(image.rgb), size) for image in images]))
-
-
-def whole(rgb: np.ndarray) -> Box:
-    """The box of a whole image."""
-    return 0, 0, rgb.shape[1], rgb.shape[0]
-
-
 def _write_images(
-    folder: Path, images: Sequence[GraphImage], grammar: Grammar, embed: Embed, size: int, scale: float
+    folder: Path, images: Sequence[GraphImage], grammar: Grammar, describe: RegionDescriber
 ) -> dict[str, np.ndarray]:
     """Each image's picture, JSON and HDF5; its global feature by its id."""
-    boxes = [needed_boxes(image) for image in images]
-    regions: Iterator[np.ndarray] = iter(_embed_regions(images, embed, size) * scale)
-    globals_ = _embed_images(images, embed, size) * scale
-    for image, some in zip(images, boxes, strict=True):
+    given = boxed(images)
+    described = describe(given)
+    for image, (_, boxes), (_, rows) in zip(images, given, described, strict=True):
         for path in (folder / REGIONS / f"{image.id}.json", folder / "images" / f"{image.id}.png"):
             path.parent.mkdir(exist_ok=True)
         write_json(folder / REGIONS / f"{image.id}.json", region_records(image, grammar))
         Image.fromarray(image.rgb).save(folder / "images" / f"{image.id}.png")
-        rows = [np.concatenate([next(regions), geometry(box, image.rgb)]) for box in some]
-        _write_features(folder / REGION_FEATURES, image, some, np.stack(rows))
-    return {image.id: row for image, row in zip(images, globals_, strict=True)}
-
-
-def geometry(box: Box, rgb: np.ndarray) -> np.ndarray:
-    """A box and its area as shares of the image, `[5]`."""
-    height, width = rgb.shape[:2]
-    x1, y1, x2, y2 = box[0] / width, box[1] / height, box[2] / width, box[3] / height
-    return np.array([x1, y1, x2, y2, (x2 - x1) * (y2 - y1)])
+        _write_features(folder / REGION_FEATURES, image, boxes, rows)
+    return {image.id: row for image, (row, _) in zip(images, described, strict=True)}
 
 
 def _write_features(folder: Path, image: GraphImage, boxes: Sequence[Box], features: np.ndarray) -> None:

@@ -2,11 +2,13 @@
 
 import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from aaca.runtime.errors import DataError
 
@@ -33,6 +35,9 @@ OPENERS = tuple(name for name in FORMATS if name != "MPO")  # Pillow opens MPO t
 
 IMAGE_SUFFIXES = frozenset().union(*FORMATS.values())
 """Suffixes (lower case) under which a file of a folder counts as an image."""
+
+LYING = frozenset({5, 6, 7, 8})
+"""EXIF orientations that turn an image by a quarter."""
 
 # `open_header` checks sizes itself, and the scan reports odd files by name, which Pillow's warnings do not. The filters
 # are set once, since `warnings.catch_warnings` is not safe in threads.
@@ -79,13 +84,29 @@ def _white(mode: str, values: np.ndarray) -> float:
 
 def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode an image file to 8-bit RGB. Raises `DataError` with the file's name when it cannot or must not be read."""
+    with _opened(path, max_pixels) as image:
+        image.load()
+        return to_rgb8(image)
+
+
+def upright_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """(width, height) of the image as `open_image` shows it, from its header. Raises `DataError` naming the file."""
+    with _opened(path, max_pixels) as image:
+        if image.format == "TIFF":
+            image.load()  # Pillow turns these itself, when it loads them at the latest
+        lying = image.getexif().get(ExifTags.Base.Orientation) in LYING
+        return (image.height, image.width) if lying else image.size
+
+
+@contextmanager
+def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
+    # every failure within is a `DataError` that names the file
     try:
         facts = path.stat()
         if not stat.S_ISREG(facts.st_mode):  # a named pipe would block for ever
             raise DataError("not a regular file")
         with path.open("rb") as stream, open_header(stream, facts.st_size, max_pixels) as image:
-            image.load()
-            return to_rgb8(image)
+            yield image
     except MemoryError:
         raise
     except DataError as error:

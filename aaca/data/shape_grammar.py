@@ -28,7 +28,7 @@ GAP = 2  # pixels between two boxes
 CROP, VECTOR = 8, 128
 """Side of the crops that features are made from, and the number of features."""
 GRAMMAR = Grammar(SHAPES, tuple(RGB), tuple(RADII), ("left of", "right of", "above", "below"))
-IMAGES = {"trn": 200, "val": 40, "tst": 40}
+IMAGES = {"trn": 600, "val": 40, "tst": 40}
 
 Shape = tuple[Thing, Box]
 

@@ -8,7 +8,8 @@ from typing import Any
 import PIL
 from rich.progress import track
 
-from aaca.data.graph_writer import Embed, GraphImage, image_id, write_layout
+from aaca.data.graph_writer import GraphImage, image_id, write_layout
+from aaca.data.region_describer import Embed
 from aaca.runtime.errors import ConfigError
 from aaca.runtime.files import file_sha256
 from aaca.runtime.log import console
@@ -18,7 +19,7 @@ from aaca.world.scenes import Sources, stream
 from aaca.world.stamp_graphs import draw_scene, grammar
 from aaca.world.stamp_regions import draw_regions
 
-IMAGES = {"trn": 400, "val": 80, "tst": 80}
+IMAGES = {"trn": 1600, "val": 80, "tst": 80}
 UNSEEN = 12  # of a hundred combinations
 FOLDERS = {"trn": "train2014", "val": "val2014", "tst": "val2014"}
 TST_FROM = 100_000_000_000
@@ -41,7 +42,7 @@ class StampCaptions:
     otherwise: the embedded backbone's features tell the names of cut-outs that it has not seen too rarely.
 
     Args:
-        images: how many images trn, val and tst have; None for the demo's 400, 80, 80.
+        images: how many images trn, val and tst have; None for the demo's 1600, 80, 80.
         val_sub: how many images of val make up val_sub; None for half of them.
         regions: least and most regions an image.
         image_size: pixels a side.

@@ -63,15 +63,14 @@ def leak(attended: Tensor, rationale: Tensor, mask: Tensor, word_mask: Tensor) -
     return (lost * word_mask).sum(), word_mask.sum()
 
 
-def attribution(features: Tensor, log_prob: Tensor, rationale: Tensor, mask: Tensor, detach: bool = False) -> Mean:
+def attribution(features: Tensor, log_prob: Tensor, rationale: Tensor, mask: Tensor) -> Mean:
     """1 − Σ_{i: r_i = 1} a_i, over graphs; a_i ∝ |⟨v_i, ∂/∂v_i Σ_t log p(y_t)⟩|, adding up to 1 in each graph.
 
     Features v `[B, N, F]` that ask for gradients, log_prob: the sum over all captions' words (a scalar of which each
     graph's features enter its own caption alone), rationale r and node mask bool `[B, N]`. Its gradient goes through
-    the gradient (double backward); with `detach` the inner one is taken as given, which is cheaper, and only reaches
-    parameters that `features` themselves depend on. Graphs without any attribution are left out.
+    the gradient (double backward). Graphs without any attribution are left out.
     """
-    (slope,) = torch.autograd.grad(log_prob, features, create_graph=not detach, retain_graph=True)
+    (slope,) = torch.autograd.grad(log_prob, features, create_graph=True)
     shares = (features.float() * slope.float()).sum(dim=2).abs() * mask
     total = shares.sum(dim=1)
     counted = total > 0

@@ -20,6 +20,9 @@ AND, ON = "and", "on"
 
 Relation = tuple[int, str, int]
 """Position of the subject, word, position of the object."""
+CONVERSE = {"left of": "right of", "in front of": "behind", "above": "below"}
+CONVERSE |= {other: one for one, other in CONVERSE.items()}
+"""What a relation is called from its other end."""
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,6 @@ DEEP = 0.35  # share of the scenes whose things stand one behind the other
 
 Pairing = Literal["left of", "right of", "in front of", "behind"]
 PAIRINGS: tuple[Pairing, ...] = ("left of", "right of", "in front of", "behind")
-REVERSED: dict[str, Pairing] = dict(zip(PAIRINGS, ("right of", "left of", "behind", "in front of"), strict=True))
 
 
 def grammar() -> Grammar:

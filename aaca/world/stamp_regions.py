@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from aaca.world.phrases import ON, Relation, Said, Thing, Told
+from aaca.world.phrases import CONVERSE, ON, Relation, Said, Thing, Told
 from aaca.world.render import Box
-from aaca.world.stamp_graphs import REVERSED, SeenScene, grammar
+from aaca.world.stamp_graphs import SeenScene, grammar
 
 TRIES = 200
 LINKED = 0.85  # how often two things that are both named are related, not just listed
@@ -36,7 +36,7 @@ def sub_graph(
         seen = scene.things[index]
         placed = place(seen.at(levels[index]), seen.box)
         if step and linked:
-            relations.append((head, scene.pairing if index == 1 else REVERSED[scene.pairing], placed))
+            relations.append((head, scene.pairing if index == 1 else CONVERSE[scene.pairing], placed))
         if on[index]:
             ground = ground if ground >= 0 else place(scene.ground.at(0), scene.ground.box)
             relations.append((placed, ON, ground))

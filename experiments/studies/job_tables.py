@@ -1,9 +1,9 @@
-"""`python -m experiments.studies.job_tables ROOT/JOB NAME FOLDER`: the tables NAME.csv of a job's runs as one.
+"""`python -m experiments.studies.job_tables ROOT/JOB NAME FOLDER [AS]`: the tables NAME.csv of a job's runs as one.
 
 ROOT may be a pattern, in quotes.
 
 One row a configuration (what varies between the runs, but for the seed) and a row of their tables: mean and standard
-deviation over seeds. Written to FOLDER/NAME.csv, and into FOLDER/README.md below `<!-- NAME -->`.
+deviation over seeds. Written to FOLDER/AS.csv (AS: NAME unless given), and into FOLDER/README.md below `<!-- AS -->`.
 """
 
 import sys
@@ -93,13 +93,14 @@ def _said(key: str, value: Any) -> str:
     return f"{key.rpartition('.')[2]}={value}"
 
 
-def main(root: str, name: str, folder: str) -> None:
+def main(root: str, name: str, folder: str, saved: str | None = None) -> None:
     """See the module."""
     table = over_seeds(runs(root, name))
-    with atomic_path(Path(folder) / f"{name}.csv") as temporary:
+    saved = saved or name
+    with atomic_path(Path(folder) / f"{saved}.csv") as temporary:
         table.to_csv(temporary, index=False)
     page = Path(folder) / "README.md"
-    text, mark = page.read_text(encoding="utf-8"), f"<!-- {name} -->"
+    text, mark = page.read_text(encoding="utf-8"), f"<!-- {saved} -->"
     before, _, after = text.partition(mark)
     _, _, rest = after.partition(TABLE_END)
     write_text(page, f"{before}{mark}\n{markdown(table)}\n{TABLE_END}{rest}")

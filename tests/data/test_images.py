@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aaca.data.images import open_image, read_image
+from aaca.data.images import open_image, read_image, upright_size
 from aaca.runtime.errors import DataError
 
 
@@ -42,6 +42,21 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     exif[0x0112] = 6  # stored 90° counter-clockwise of upright
     image.save(path, exif=exif)
     assert np.array_equal(read_image(path), np.rot90(pixels, -1))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_size_from_the_header_is_that_of_the_upright_image(suffix: str, orientation: int, tmp_path: Path) -> None:
+    path, exif = tmp_path / f"a.{suffix}", Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(noise(20, 30)).save(path, exif=exif)
+    assert upright_size(path) == open_image(path).size == ((30, 20) if orientation < 5 else (20, 30))
+
+
+def test_the_size_of_what_is_no_image_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("no image")
+    with pytest.raises(DataError, match=r"a\.png: not a readable image"):
+        upright_size(tmp_path / "a.png")
 
 
 def test_16_bit_grey_keeps_its_scale_also_when_dark(tmp_path: Path) -> None:

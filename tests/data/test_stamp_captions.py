@@ -110,17 +110,26 @@ def test_tests_show_unseen_combinations_of_seen_words(folder):
 
 
 def test_region_features_are_those_of_the_crop(folder):
-    """Recomputed for an object's box by hand, with the scale that the folder states."""
+    """Recomputed for an object's box by hand, with the mean and deviation that the folder states."""
     _, records, features = load(folder, "val")
-    scale = json.loads((folder / "about.json").read_text())["scale"]
+    told = json.loads((folder / "about.json").read_text())["described"]["regions"]
     (image, _), record = next(iter(records.items()))
     entry = record["objects"][0]
     x, y, w, h = (entry[key] for key in "xywh")
     picture = Image.open(folder / f"images/{image}.png")
     crop = np.asarray(picture.crop((x, y, x + w, y + h)).resize((8, 8), Image.Resampling.BICUBIC))
-    row = features[image][x, y, x + w - 1, y + h - 1]
-    assert np.abs(row[:48] / scale - means(crop[None])[0]).max() < 12  # crop and box differ by how edges are weighed
+    row = features[image][x, y, x + w - 1, y + h - 1] * np.array(told["std"]) + np.array(told["mean"])
+    assert np.abs(row[:48] - means(crop[None])[0]).max() < 12  # crop and box differ by how edges are weighed
     assert np.allclose(row[48:], [x / 64, y / 64, (x + w) / 64, (y + h) / 64, w * h / 64**2])
+
+
+def test_features_of_training_have_mean_0_and_deviation_1(folder):
+    _, _, features = load(folder, "trn")  # all of its images are those that the scale is fitted on
+    rows = np.array([row for boxes in features.values() for box, row in boxes.items() if box != "size"])
+    assert np.abs(rows.mean(axis=0)).max() < 1e-9
+    assert np.abs(rows.std(axis=0) - 1).max() < 1e-9
+    wholes = np.load(folder / "features/MP/resnet101.ctrl/trn_ft.npy")
+    assert np.abs(wholes.std(axis=0) - 1).max() < 1e-5
 
 
 def test_the_same_seed_writes_the_same_bytes_and_another_does_not(tmp_path, monkeypatch):

@@ -70,6 +70,22 @@ def test_serious_problems_are_listed_and_end_the_job_with_a_status(spoilt, tmp_p
     assert status == 1 and said.count(f"{IMAGE} region") == 1 and "2 serious problems" in said
 
 
+def test_graphs_are_held_against_photos_as_they_are_shown(tmp_path, run):
+    lying, graphs = Image.new("RGB", (80, 40)), tmp_path / "graphs"
+    exif = lying.getexif()
+    exif[0x0112] = 6  # shown as 40×80
+    graphs.mkdir()
+    thing = {"object_id": 1, "name": "tower", "attributes": [], "x": 5, "y": 45, "w": 30, "h": 30}
+    region = {"objects": [thing], "relationships": [], "phrase": "a tower"}
+    (graphs / "one.json").write_text(json.dumps({"0": region}))
+    lying.save(tmp_path / "one.jpg", exif=exif)
+    status, said = asg(run, tmp_path, "validate", f"folder={graphs}", f"images={tmp_path}")
+    assert status == 0 and "1 graphs" in said and "outside" not in said, said
+    lying.save(tmp_path / "one.jpg")
+    status, said = asg(run, tmp_path, "validate", f"folder={graphs}", f"images={tmp_path}")
+    assert status == 1 and "outside the image of 80×40" in said
+
+
 def test_what_cannot_be_read_is_a_problem_and_the_rest_is_looked_at(spoilt, tmp_path, run):
     graphs, images = spoilt
     (graphs / "broken.json").write_text("{")

@@ -10,10 +10,10 @@ import pytest
 from aaca.runtime.errors import DataError
 from aaca.world.colours import colour_of
 from aaca.world.pack import load_pack
-from aaca.world.phrases import Grammar, Said, Thing
+from aaca.world.phrases import CONVERSE, Grammar, Said, Thing
 from aaca.world.render import BOX_COVER, LAYERS, render
 from aaca.world.scenes import stream
-from aaca.world.stamp_graphs import COLOURS, REVERSED, draw_scene, grammar, parse
+from aaca.world.stamp_graphs import COLOURS, draw_scene, grammar, parse
 from aaca.world.stamp_regions import draw_regions, sub_graph, whole_graph
 
 SIZE = 96
@@ -140,7 +140,7 @@ def test_graphs_are_parts_of_the_whole_in_the_captions_order(scenes):
                     assert pair[1] == scene.spec.scene
                 else:
                     forward = pair == tuple(thing.name for thing in scene.things)
-                    assert word == (scene.pairing if forward else REVERSED[scene.pairing])
+                    assert word == (scene.pairing if forward else CONVERSE[scene.pairing])
 
 
 def test_turning_the_order_turns_the_relation(scenes):

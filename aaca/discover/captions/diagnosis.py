@@ -99,17 +99,22 @@ def diagnose(
 
 
 def united(graph: SceneGraph, other: SceneGraph) -> SceneGraph:
-    """The graph with every fact of `other` that it lacks; objects are taken for the same by name, boxes come along."""
+    """The graph with every fact of `other` that it lacks; objects are taken for the same by name, boxes come along.
+
+    Of several of one name, those whose boxes agree find each other first.
+    """
     at: dict[int, int] = {}
-    free = [(thing.id, plain(thing.name)) for thing in graph.objects]
+    free = list(graph.objects)
+    for anywhere in (False, True):
+        for thing in other.objects:
+            alike = [own for own in free if plain(own.name) == plain(thing.name) and (anywhere or own.box == thing.box)]
+            if alike and thing.id not in at:
+                free.remove(alike[0])
+                at[thing.id] = alike[0].id
     for thing in other.objects:
-        same = next((entry for entry in free if entry[1] == plain(thing.name)), None)
-        if same is None:
+        if thing.id not in at:
             graph = add_object(graph, thing.name, thing.box)
             at[thing.id] = graph.objects[-1].id
-        else:
-            free.remove(same)
-            at[thing.id] = same[0]
         for attribute in thing.attributes:
             if (plain(thing.name), plain(attribute)) not in facts_of(graph).values():
                 graph = add_attribute(graph, at[thing.id], attribute)
@@ -132,11 +137,17 @@ def drop_irrelevant(diagnosis: Diagnosis) -> SceneGraph:
 def add_missing(diagnosis: Diagnosis, graph: SceneGraph | None = None) -> SceneGraph:
     """The graph that was given (or an edit of it), with what is missing, boxes and all, from the human graph.
 
-    What was given and overlooked is there already, and stays once.
+    What was given and overlooked is there already, and stays once. What the caption got right without having been given
+    it comes, too: every fact of the human graph is in the result.
     """
     start, human = graph or diagnosis.graph, facts_of(diagnosis.human)
-    wanted = [owner for owner, fact in human.items() if fact in set(diagnosis.missing)]
-    return united(start, subgraph(diagnosis.human, wanted)) if wanted else start
+    given = set(facts_of(diagnosis.graph).values())
+    wanted = [owner for owner, fact in human.items() if fact in diagnosis.missing or fact not in given]
+    if not wanted:
+        return start
+    there = {(plain(thing.name), thing.box) for thing in start.objects}
+    held = [thing.id for thing in diagnosis.human.objects if (plain(thing.name), thing.box) in there]
+    return united(start, subgraph(diagnosis.human, [*wanted, *(("object", name, 0) for name in held)]))
 
 
 def item_of(source: GraphSet, row: int, graph: SceneGraph) -> GraphItem:

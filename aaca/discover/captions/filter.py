@@ -74,14 +74,21 @@ def against_truth(filtered: Filtered, planted: Collection[str]) -> dict[str, flo
     }
 
 
-def write_filtered(source: GraphSet, filtered: Filtered, ease: Mapping[str, float], new: str | None = None) -> Layout:
-    """Write what was kept of a set as the set `new` (default `<set>_opt`) beside it; returns the layout with that set.
+def write_filtered(
+    source: GraphSet,
+    filtered: Filtered,
+    ease: Mapping[str, float],
+    new: str | None = None,
+    place: Layout | None = None,
+) -> Layout:
+    """Write what was kept of a set as the set `new` (default `<set>_opt`) into the folders of `place`, else beside it.
 
     Written are the samples, the images that have one, their features, the reference captions, and
-    `<new>_filter.csv` beside these with ease and fate of every sample; graphs and region features are shared. Raises
-    `DataError` where names are not the set's, nothing is kept, or a file of that set exists already.
+    `<new>_filter.csv` beside these with ease and fate of every sample; words, graphs and region features are not: a set
+    in another place is read once its files are copied beside them. Returns `place` with that set. Raises `DataError`
+    where names are not the set's, nothing is kept, or a file of that set exists already.
     """
-    layout, name = source.layout, new or f"{source.set_name}_opt"
+    layout, name = place or source.layout, new or f"{source.set_name}_opt"
     names = [source.name(row) for row in range(len(source))]
     if set(names) != {*filtered.kept, *filtered.dropped} or not filtered.kept:
         raise DataError(
@@ -101,8 +108,9 @@ def write_filtered(source: GraphSet, filtered: Filtered, ease: Mapping[str, floa
     cleaned: dict[str, dict[str, dict[str, str]]] = {}
     for image, region in samples.tolist():
         cleaned.setdefault(image, {})[region] = {"phrase": references[f"{image}_{region}"][0]}
-    _save(files[1], np.load(layout.images_file(source.set_name), allow_pickle=False)[images])
-    _save(files[2], np.load(layout.globals_file(source.set_name), allow_pickle=False, mmap_mode="r")[images])
+    _save(files[1], np.load(source.layout.images_file(source.set_name), allow_pickle=False)[images])
+    features = np.load(source.layout.globals_file(source.set_name), allow_pickle=False, mmap_mode="r")
+    _save(files[2], features[images])
     write_json(files[3], cleaned)
     rows = [(*source.samples[row].tolist(), ease.get(own), own in kept) for row, own in enumerate(names)]
     with atomic_path(report) as temporary:

@@ -1,12 +1,12 @@
 """Figures that need programs or weights from elsewhere: METEOR and SPICE (Java), CLIPScore (a CLIP model).
 
-Nothing is downloaded here, and nothing is left out in silence: what cannot be computed says what it lacks.
+Nothing is downloaded here: what cannot be computed says what it lacks, `missing` and `missing_clip` before it is tried.
 """
 
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -61,22 +61,12 @@ def java_score(metric: str, candidates: Candidates, references: References) -> f
         raise AacaError(f"{metric}: its Java program failed ({type(error).__name__}: {error})") from error
 
 
-def external_scores(
-    candidates: Candidates, references: References, metrics: Sequence[str]
-) -> tuple[dict[str, float], list[str]]:
-    """The figures that can be had here, ×100, and a line for each that cannot, for the report.
-
-    Raises `ConfigError` for an unknown metric and `AacaError` where a metric that should run fails.
-    """
-    figures: dict[str, float] = {}
-    skipped: list[str] = []
-    for metric in metrics:
-        lack = missing(metric)
-        if lack is None:
-            figures[metric] = java_score(metric, candidates, references)
-        else:
-            skipped.append(f"skipped {lack}")
-    return figures, skipped
+def missing_clip(weights: Path) -> str | None:
+    """What `clip_score` lacks with the folder `weights`, in one line; None where it can be tried."""
+    if find_spec("transformers") is None:
+        return "clip_score: needs the Python package transformers"
+    lost = [name for name in ("config.json", "model.safetensors") if not (weights / name).is_file()]
+    return f"clip_score: {weights / lost[0]} is not there; expected the folder of a CLIP model" if lost else None
 
 
 def clip_score(candidates: Candidates, image: Callable[[str], np.ndarray], weights: Path, batch: int = 32) -> float:
@@ -86,11 +76,9 @@ def clip_score(candidates: Candidates, image: Callable[[str], np.ndarray], weigh
     beyond CLIP's length are cut. Computed here, as torchmetrics does, because torchmetrics 1.9 fails with transformers
     5. Raises `AacaError` naming the package or file that is missing.
     """
-    if find_spec("transformers") is None:
-        raise AacaError("clip_score: needs the Python package transformers")
-    for wanted in ("config.json", "model.safetensors"):
-        if not (weights / wanted).is_file():
-            raise AacaError(f"clip_score: {weights / wanted} is not there; expected the folder of a CLIP model")
+    lack = missing_clip(weights)
+    if lack is not None:
+        raise AacaError(lack)
     import torch
 
     model, processor = _clip(weights)

@@ -1,4 +1,4 @@
-"""How sure a difference of captioners is, and whether a filter of instances does more than a random one.
+"""How sure a difference of captioners is, and whether a filter of captions does more than a random one.
 
 The images are what is drawn again: captions of one image rise and fall together. Figures are computed anew from the
 sums of every draw, so that BLEU, which is no mean over captions, has an interval too.
@@ -20,11 +20,11 @@ _BLOCK = 256  # resamples multiplied at a time
 
 @dataclass(frozen=True)
 class FilterEffect:
-    """A figure on the images that a filter keeps, on all images, and on random choices of as many images."""
+    """A figure of the captions that a filter keeps, of all captions, and of random choices of as many."""
 
     kept: float
     all: float
-    gain: Interval  # kept − all, over images drawn again within the kept and within the dropped ones
+    gain: Interval  # kept − all, over images drawn again
     random: Interval  # mean and central range over random filters
     p: float  # share of random filters at least as far from their mean as this one, either way
 
@@ -62,31 +62,32 @@ def filter_effect(
     seed: int = 0,
     level: float = LEVEL,
 ) -> dict[str, FilterEffect]:
-    """What keeping only these images does to each figure, beside random filters that keep as many images.
+    """What keeping only the captions of these names does to each figure, beside random filters that keep as many.
 
     One table of the full set serves all, so CIDEr's document frequencies are the same on both sides. A random filter
-    gives the figure of all images on average; `gain` is the distance to that. Raises `DataError` where `kept` is empty
-    or names an image that the table lacks.
+    gives the figure of all captions on average; `gain` is the distance to that. Random filters choose among captions,
+    or among images where `kept` has all captions of an image or none. Raises `DataError` where `kept` is empty or holds
+    a name that the table lacks.
     """
-    n_images, index = _image_index(table, images)
-    known = sorted({images[name] for name in table.index})
-    strange = sorted(set(kept) - set(known))
+    strange = sorted(set(kept) - set(table.index))
     if strange or not kept:
         raise DataError(
-            f"kept: {strange[0]!r} is no image of the table" if strange else "kept: no image; expected some"
+            f"kept: {strange[0]!r} is no caption of the table" if strange else "kept: no caption; expected some"
         )
+    n_images, index = _image_index(table, images)
     columns = sum_columns(table)
-    sums = _sums(table[columns], index, n_images)
-    mask = np.isin(known, sorted(kept))
-    weights = np.zeros((resamples, n_images), dtype=np.uint8)
-    for purpose, group in (("kept", mask), ("dropped", ~mask)):
-        if group.any():
-            drawn = resample_weights(int(group.sum()), resamples, purpose_seed(seed, "filter_effect", purpose))
-            weights[:, group] = drawn
-    inside, overall = _drawn(sums * mask[:, None], columns, weights), _drawn(sums, columns, weights)
+    values, mask = table[columns], table.index.isin(list(kept))
+    weights = resample_weights(n_images, resamples, seed)
+    inside = _drawn(_sums(values[mask], index[mask], n_images), columns, weights)
+    overall = _drawn(_sums(values, index, n_images), columns, weights)
+    of_image = np.bincount(index[mask], minlength=n_images)
+    whole = bool(((of_image == 0) | (of_image == np.bincount(index))).all())
+    n_units, unit = (n_images, index) if whole else (len(table), np.arange(len(table)))
+    own = np.zeros(n_units, dtype=np.uint8)
+    own[unit[mask]] = 1
     rng = np.random.default_rng(purpose_seed(seed, "filter_effect", "random"))
-    chosen = rng.permuted(np.tile(mask, (resamples, 1)), axis=1).astype(np.uint8)
-    control = _drawn(sums, columns, chosen)
+    chosen = rng.permuted(np.tile(own, (resamples, 1)), axis=1)
+    control = _drawn(_sums(values, unit, n_units), columns, chosen)
     return {
         name: effect
         for name in overall
@@ -100,7 +101,7 @@ def _effect(inside: np.ndarray, overall: np.ndarray, control: np.ndarray, level:
         return None
     kept, judged = float(inside[0]), control[np.isfinite(control)]
     mean = float(judged.mean())
-    # Slack for rounding: a filter that keeps every image is as far from the mean as every random one.
+    # Slack for rounding: a filter that keeps everything is as far from the mean as every random one.
     as_far = int((np.abs(judged - mean) >= abs(kept - mean) - 1e-9 * max(1.0, abs(mean))).sum())
     return FilterEffect(kept, float(overall[0]), gain, Interval(mean, *spread), (1 + as_far) / (1 + len(judged)))
 

@@ -1,8 +1,8 @@
 """All figures of a set of captions, from one table with a row a caption whose sums are all that the figures need.
 
-BLEU, ROUGE-L, CIDEr, node recall and direction accuracy are ×100 as in the papers: 100 is a perfect BLEU, ROUGE-L,
-recall or accuracy, 1000 a perfect CIDEr-D. G (numbers of nodes, lower is better), length (words) and vocabulary
-(distinct words) are as they are. With one reference a caption, CIDEr near 200 is normal.
+BLEU, ROUGE-L, CIDEr, node recall, structure and direction accuracy are ×100 as in the papers: 100 is a perfect BLEU,
+ROUGE-L, recall or accuracy, 1000 a perfect CIDEr-D. G (numbers of nodes, lower is better), length (words) and
+vocabulary (distinct words) are as they are. With one reference a caption, CIDEr near 200 is normal.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,6 +22,7 @@ _RATIOS: dict[str, tuple[str, str, float]] = {  # figure: sum of a column, over 
     "rouge_l": ("rouge_l", "captions", 100.0),
     "cider": ("cider", "captions", 100.0),
     **{error: (error, "captions", 1.0) for error in ERRORS},
+    "structure": ("structure", "captions", 100.0),
     "node_recall": ("nodes_found", "nodes", 100.0),
     "direction_accuracy": ("relations_right", "relations_judged", 100.0),
     "direction_judged": ("relations_judged", "relations", 100.0),
@@ -80,8 +81,9 @@ def figures_of(table: pd.DataFrame) -> dict[str, float]:
     """The figures of the rows of a `caption_table` together.
 
     `bleu1` to `bleu4`, `rouge_l`, `cider`, `length`; with graphs `node_recall`; with a parser `g_objects`,
-    `g_attributes`, `g_relationships` (the papers' Go, Ga, Gr), `g_sum`, `g_total`, `direction_accuracy` and
-    `direction_judged`, the share of relationships it rests on. NaN where nothing was there to judge.
+    `g_attributes`, `g_relationships` (the papers' Go, Ga, Gr), `g_sum`, `g_total`, `structure` (captions with as many
+    of each as their graph), `direction_accuracy` and `direction_judged`, the share of relationships it rests on. NaN
+    where nothing was there to judge.
     """
     columns = sum_columns(table)
     totals = table[columns].to_numpy(np.float64).sum(axis=0)
@@ -110,6 +112,7 @@ def _graph_columns(caption: str, graph: SceneGraph, parse: Parse | None) -> dict
     if parse is not None:
         said = parse(caption)
         row.update(zip(ERRORS, structure_error(said, graph).tolist(), strict=True))
+        row["structure"] = float(row["g_sum"] == 0)
         row["relations_right"], row["relations_judged"] = relation_directions(said, graph)
         row["relations"] = len(graph.relationships)
     return row

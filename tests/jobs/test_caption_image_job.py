@@ -1,0 +1,89 @@
+"""The job `caption` with action=image: an image of yours and its graph."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from aaca.runtime.files import read_json
+from tests.jobs.caption_runs import (
+    SCENES,
+    captions_of,
+    graphs_stage,
+    made,
+    ran,
+    references,
+)
+from tests.jobs.conftest import command
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory) -> Path:
+    """The same of the embedded world, whose features are made here."""
+    folder = tmp_path_factory.mktemp("scenes")
+    with pytest.MonkeyPatch.context() as patch:
+        assert command(patch, folder, ["caption", "score", *SCENES, f"paths.root={folder}"]) == 0
+    return folder
+
+
+def image_and_graphs(scenes: Path) -> tuple[Path, Path]:
+    stage = graphs_stage(scenes)
+    ((image, _), *_) = np.load(stage / "annotation" / "regionfiles" / "tst_names.npy").tolist()
+    return stage / "images" / f"{image}.png", stage / "annotation" / "regionfiles" / f"{image}.json"
+
+
+def test_an_image_of_the_test_set_gets_the_caption_of_its_packed_sample(scenes, run):
+    image, file = image_and_graphs(scenes)
+    packed = pd.concat([pd.read_parquet(one) for one in scenes.glob("stages/captions/*/captions.parquet")])
+    names = references(graphs_stage(scenes))
+    (scored,) = scenes.glob("caption/*/captions.csv")
+    expected = captions_of(scored.parent)
+    assert len(set(expected.values())) > 1
+    for name in list(names)[:3]:
+        folder, said = ran(run, scenes, "image", *SCENES, f"image={image}", f"asg={file}", f"region={name[-1]}")
+        found = read_json(folder / "caption.json")
+        assert made(said) == [] and found["caption"] == expected[name] and found["caption"] in said
+        own = packed[(packed["name"] == name) & (packed["caption"] == found["caption"])]["log_prob"]
+        assert np.abs(own - found["log_prob"]).min() < 1e-4
+        assert found["graph"] == read_json(file)[name[-1]]
+        assert Image.open(folder / "graph.png").width > 256
+
+
+def test_a_copy_of_the_image_and_one_graph_are_enough_and_another_graph_says_something_else(scenes, run, tmp_path):
+    image, file = image_and_graphs(scenes)
+    graphs = read_json(file)
+    (tmp_path / "mine.json").write_text(json.dumps({"mine": graphs["1"]}))
+    Image.open(image).save(tmp_path / "mine.bmp")
+    mine, _ = ran(run, scenes, "image", *SCENES, f"image={tmp_path / 'mine.bmp'}", f"asg={tmp_path / 'mine.json'}")
+    first, _ = ran(run, scenes, "image", *SCENES, f"image={image}", f"asg={file}")  # the first region
+    second, _ = ran(run, scenes, "image", *SCENES, f"image={image}", f"asg={file}", "region=1")
+    mine, first, second = (read_json(one / "caption.json") for one in (mine, first, second))
+    assert mine["log_prob"] == pytest.approx(second["log_prob"], abs=1e-4) and mine["caption"] == second["caption"]
+    assert first["graph"] == graphs["0"] and abs(first["log_prob"] - second["log_prob"]) > 1e-3
+
+
+def test_what_is_wrong_with_an_image_or_its_graph_is_one_line(scenes, run, tmp_path):
+    image, file = image_and_graphs(scenes)
+    graphs = read_json(file)
+
+    def said_of(**files: object) -> str:
+        given = [f"{key}={value}" for key, value in ({"image": image, "asg": file} | files).items()]
+        status, said = run("caption", "image", *SCENES, *given, f"paths.root={scenes}")
+        assert status == 1 and "Traceback" not in said, said
+        (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+        return str(line)
+
+    graphs["0"]["objects"][0]["w"] = 4000
+    (tmp_path / "outside.json").write_text(json.dumps(graphs))
+    (tmp_path / "none.json").write_text("{}")
+    (tmp_path / "cut.png").write_bytes(image.read_bytes()[:200])
+    assert "reaches outside the image of 128×128" in said_of(asg=tmp_path / "outside.json")
+    assert "region: '99'" in said_of(region=99)
+    assert "not a readable image" in said_of(image=file)
+    assert "not a readable image" in said_of(image=tmp_path / "cut.png")
+    assert "not JSON" in said_of(asg=image)
+    assert "no region" in said_of(asg=tmp_path / "none.json")
+    assert "no file" in said_of(image="nowhere.png")

@@ -1,5 +1,7 @@
 """Graphs mended by the human graph: every fact comes back, things of one name keep apart by their boxes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -55,6 +57,19 @@ def test_a_lost_thing_is_not_taken_for_another_of_its_name(lost):
         (thing.name, thing.box, thing.attributes) for thing in MEN.objects
     }
     assert relations(back) == relations(MEN)
+
+
+@pytest.mark.parametrize("lost", [("object", 3, 0), ("object", 5, 0), ("attribute", 3, 0), ("attribute", 8, 0)])
+def test_what_comes_back_stands_where_it_stood_and_foreign_things_come_last(lost):
+    horse = replace(MEN.objects[2], attributes=("brown", "tall"))
+    human = replace(MEN, objects=(*MEN.objects[:2], horse))
+    other = region((1, "dog", ("wet",), (50, 50, 3, 3)))
+    given = with_foreign(drop_node(human, lost), [other], 1, np.random.default_rng(0))
+    back = add_missing(said_by(SceneGraph((), ()), given, human))
+    told = [(thing.name, thing.attributes, thing.box) for thing in back.objects]
+    assert told == [(thing.name, thing.attributes, thing.box) for thing in human.objects] + [
+        ("dog", (), (50, 50, 3, 3))
+    ]
 
 
 def test_things_are_the_same_by_box_first_and_by_name_where_no_box_agrees():

@@ -13,7 +13,7 @@ from torch import Tensor
 from aaca.concepts.concept_sets import ANY, ClassConcepts, Concept, ConceptKind, ConceptSets, normal
 from aaca.data.scenegraph.batch import GraphItem
 from aaca.data.scenegraph.edits import Fact, add_attribute, add_object, add_relationship, drop_node, facts_of, subgraph
-from aaca.data.scenegraph.graph import SceneGraph
+from aaca.data.scenegraph.graph import GraphObject, SceneGraph
 from aaca.data.scenegraph.nodes import Nodes, Owner
 from aaca.data.scenegraph.placing import place
 from aaca.data.scenegraph.samples import GraphSet
@@ -138,7 +138,8 @@ def add_missing(diagnosis: Diagnosis, graph: SceneGraph | None = None) -> SceneG
     """The graph that was given (or an edit of it), with what is missing, boxes and all, from the human graph.
 
     What was given and overlooked is there already, and stays once. What the caption got right without having been given
-    it comes, too: every fact of the human graph is in the result.
+    it comes, too: every fact of the human graph is in the result. Objects and attributes stand in the human graph's
+    order, which a captioner follows; what the human graph lacks comes last.
     """
     start, human = graph or diagnosis.graph, facts_of(diagnosis.human)
     given = set(facts_of(diagnosis.graph).values())
@@ -147,7 +148,26 @@ def add_missing(diagnosis: Diagnosis, graph: SceneGraph | None = None) -> SceneG
         return start
     there = {(plain(thing.name), thing.box) for thing in start.objects}
     held = [thing.id for thing in diagnosis.human.objects if (plain(thing.name), thing.box) in there]
-    return united(start, subgraph(diagnosis.human, [*wanted, *(("object", name, 0) for name in held)]))
+    whole = united(start, subgraph(diagnosis.human, [*wanted, *(("object", name, 0) for name in held)]))
+    return _ordered(whole, diagnosis.human)
+
+
+def _ordered(graph: SceneGraph, human: SceneGraph) -> SceneGraph:
+    things = list(human.objects)
+
+    def place(thing: GraphObject) -> int:
+        boxed = [i for i, own in enumerate(things) if plain(own.name) == plain(thing.name) and own.box == thing.box]
+        named = [i for i, own in enumerate(things) if plain(own.name) == plain(thing.name)]
+        return (boxed or named or [len(things)])[0]
+
+    def attributes(thing: GraphObject) -> tuple[str, ...]:
+        at = place(thing)
+        known = [] if at == len(things) else [plain(word) for word in things[at].attributes]
+        rank = {word: i for i, word in enumerate(known)}
+        return tuple(sorted(thing.attributes, key=lambda word: rank.get(plain(word), len(rank))))
+
+    objects = sorted((replace(thing, attributes=attributes(thing)) for thing in graph.objects), key=place)
+    return replace(graph, objects=tuple(objects))
 
 
 def item_of(source: GraphSet, row: int, graph: SceneGraph) -> GraphItem:

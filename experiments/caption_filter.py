@@ -63,7 +63,8 @@ def filter_annotations(run: CaptionRun) -> float:
 def filter_train(run: CaptionRun) -> float:
     """Train on all, on what the filter keeps, on as many at random, and without what was planted; score on test.
 
-    The differences' intervals are over test images only: each of the captioners is trained once, with one seed.
+    All see as many captions in training, however many are kept. The differences' intervals are over test images only:
+    each of the captioners is trained once, with one seed.
     """
     rated = rate(run)
     names, kept = rated.names, rated.found.kept
@@ -71,10 +72,15 @@ def filter_train(run: CaptionRun) -> float:
     parts = {"all": names, "filtered": list(kept), "random": list(control.kept)}
     if clean := [name for name in names if name not in rated.planted] if rated.planted else []:
         parts["without the planted"] = clean
-    test = rated.stages.packed(run.options.graphs.test)[1]
+    test, packed = (rated.stages.packed(name)[1] for name in (run.options.graphs.test, run.options.graphs.train))
     said = {kind: _said(run, rated, part) for kind, part in parts.items()}
     rows = [
-        {"trained on": kind, "captions": len(parts[kind]), **named(run.figures(test, captions))}
+        {
+            "trained on": kind,
+            "captions": len(parts[kind]),
+            "epochs": _epochs(run, packed, parts[kind]),
+            **named(run.figures(test, captions)),
+        }
         for kind, captions in said.items()
     ]
     frame = pd.DataFrame(rows)
@@ -98,9 +104,15 @@ def _said(run: CaptionRun, rated: Rated, kept: list[str]) -> dict[str, str]:
     rows = {packed.name(row): row for row in range(len(packed))}
     whole = len(kept) == len(packed)
     part = None if whole else Part(packed, [rows[name] for name in kept])
-    fitted, model = stages.captioner(part, None if whole else {"samples": digest(sorted(kept))})
+    settings = None if whole else {"samples": digest(sorted(kept))}
+    fitted, model = stages.captioner(part, settings, _epochs(run, packed, kept))
     frame = stages.captions(fitted, model, options.graphs.test)
     return dict(zip(frame["name"], frame["caption"], strict=True))
+
+
+def _epochs(run: CaptionRun, packed: PackedGraphs, kept: list[str]) -> int:
+    # so many that a part is trained on as many captions as all are, but for half an epoch
+    return round(run.options.training.epochs * len(packed) / len(kept))
 
 
 def _wide(sure: pd.DataFrame) -> pd.DataFrame:

@@ -119,12 +119,15 @@ class CaptionStages:
         about = self.graphs()[0].folder / ABOUT
         return grammar_parser(Grammar.from_json(read_json(about)["grammar"])) if about.is_file() else None
 
-    def captioner(self, train: Any = None, settings: dict[str, Any] | None = None) -> tuple[Stage, GraphCaptioner]:
-        """A captioner fitted on train, or on the part `train` of the packed set (`settings` say which).
+    def captioner(
+        self, train: Any = None, settings: dict[str, Any] | None = None, epochs: int | None = None
+    ) -> tuple[Stage, GraphCaptioner]:
+        """A captioner fitted on train, or on the part `train` of the packed set for `epochs` (`settings` say which).
 
         Graphs have up to `rationale.foreign` foreign objects: the part gets them as its `packed`; val has none.
         """
         options = self.options
+        recipe = replace(options.training, epochs=epochs or options.training.epochs)
         foreign = options.rationale.foreign
         train_key, whole = self.packed(options.graphs.train, foreign)
         val_key, val = self.packed(options.graphs.val)
@@ -138,7 +141,7 @@ class CaptionStages:
                 val=val,
                 words=whole.words,
                 spec=spec,
-                recipe=options.training,
+                recipe=recipe,
                 trainer=options.trainer,
                 seed=purpose_seed(options.seed, "captioner") % 2**31,
                 label="captioner",
@@ -154,7 +157,7 @@ class CaptionStages:
             "train": train_key,
             "val": val_key,
             "spec": asdict(spec),
-            "recipe": options.training.fingerprint(),
+            "recipe": recipe.fingerprint(),
             "seed": options.seed,
             "devices": options.trainer.world,
             "precision": options.trainer.precision,

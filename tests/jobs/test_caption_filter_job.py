@@ -33,6 +33,8 @@ def recounted(folder: Path, root: Path) -> tuple[pd.DataFrame, set[str]]:
     kept = len(ease) - len(dropped)
     assert rows["trained on"].tolist() == PARTS
     assert rows["captions"].tolist() == [len(ease), kept, kept, len(ease) - len(planted)]
+    seen, epochs = rows["captions"] * rows["epochs"], rows["epochs"][0]
+    assert (abs(seen - epochs * len(ease)) <= rows["captions"] / 2).all()  # all are trained as long
     return ease, planted
 
 

@@ -1,30 +1,36 @@
 """The job `asg`: scene graphs in a folder of region files: what is wrong with them, how many there are, pictures."""
 
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import tee
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from aaca.runtime.app import run_job
 from aaca.runtime.trial import Trial
 
+if TYPE_CHECKING:
+    from aaca.data.scenegraph.files import Region
+    from aaca.runtime.errors import DataError
+
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
+READ_BY = {"limit": ("stats",), "most": ("validate", "draw"), "output": ("draw",)}
+"""Options that not every action reads, and those that do."""
 
 
 def job(trial: Trial) -> None:
     """Do what `action` says. Raises `AacaError` where graphs have serious problems."""
     from aaca.runtime.config import load_config
+    from aaca.runtime.errors import ConfigError
 
-    from .debug_config import without_size_presets
     from .paths_config import PathsConfig
 
     @dataclass(frozen=True, kw_only=True)
     class AsgConfig:
-        seed: Annotated[int, Field(ge=0)]
-        size: Literal["smoke", "demo", "full"]
         action: Literal["validate", "stats", "draw"]
         folder: str
         images: str | None
@@ -33,12 +39,16 @@ def job(trial: Trial) -> None:
         output: str | None
         paths: PathsConfig
 
-    options = load_config(without_size_presets(trial.config), AsgConfig)
+    options = load_config(trial.config, AsgConfig)
+    given = {item.lstrip("+").split("=")[0] for item in trial.overrides}
+    for key, actions in READ_BY.items():
+        if key in given and options.action not in actions:
+            raise ConfigError(f"{key}: given, but action is {options.action}; expected action={' or '.join(actions)}")
     folder, images = Path(options.folder), None if options.images is None else Path(options.images)
     if options.action == "validate":
         validate(folder, images, options.most)
     elif options.action == "stats":
-        stats(folder, options.limit)
+        stats(folder, images, options.limit)
     else:
         draw(folder, images, options.most, Path(options.output) if options.output else folder / "drawn")
 
@@ -48,16 +58,40 @@ def picture_of(images: Path, image: str) -> Path | None:
     return next((file for end in ENDINGS if (file := images / f"{image}{end}").is_file()), None)
 
 
-def validate(folder: Path, images: Path | None, most: int) -> None:
-    """Print every kind of problem and the first serious ones; raise `AacaError` where there are some."""
-    from collections import Counter
+def sized(
+    folder: Path,
+    images: Path | None,
+    kinds: Counter[str],
+    on_error: "Callable[[DataError], object] | None" = None,
+) -> "Iterator[tuple[Region, tuple[int, int] | None]]":
+    """Every region below the folder with (width, height) of its image where there is one; `no image` is counted.
 
+    Files that cannot be read are handed to `on_error`, or raise. Raises `ConfigError` where `images` is no folder.
+    """
     from aaca.data.images import upright_size
     from aaca.data.scenegraph.files import walk
-    from aaca.runtime.errors import AacaError, ConfigError, DataError
+    from aaca.runtime.errors import ConfigError, DataError
 
     if images is not None and not images.is_dir():
         raise ConfigError(f"images: no folder {images}")
+    last, size = "", None
+    for region in walk(folder, on_error):
+        if images is not None and region.image != last:
+            last, file, size = region.image, picture_of(images, region.image), None
+            kinds["no image"] += file is None
+            try:
+                size = None if file is None else upright_size(file)
+            except DataError as error:
+                if on_error is None:
+                    raise
+                on_error(error)
+        yield region, size
+
+
+def validate(folder: Path, images: Path | None, most: int) -> None:
+    """Print every kind of problem and the first serious ones; raise `AacaError` where there are some."""
+    from aaca.runtime.errors import AacaError, DataError
+
     kinds: Counter[str] = Counter()
     serious: list[str] = []
 
@@ -65,17 +99,9 @@ def validate(folder: Path, images: Path | None, most: int) -> None:
         kinds["unreadable"] += 1
         serious.append(str(error))
 
-    graphs, last = 0, ""
-    size: tuple[int, int] | None = None
-    for image, region, graph in walk(folder, unreadable):
+    graphs = 0
+    for (image, region, graph), size in sized(folder, images, kinds, unreadable):
         graphs += 1
-        if images is not None and image != last:
-            last, file, size = image, picture_of(images, image), None
-            kinds["no image"] += file is None
-            try:
-                size = None if file is None else upright_size(file)
-            except DataError as error:
-                unreadable(error)
         for problem in graph.problems(size):
             kinds[problem.kind] += 1
             if problem.serious:
@@ -91,15 +117,15 @@ def validate(folder: Path, images: Path | None, most: int) -> None:
         raise AacaError(f"{folder}: {len(serious)} serious problems in {graphs} graphs")
 
 
-def stats(folder: Path, limit: int) -> None:
-    """Print what the graphs are like."""
-    from aaca.data.scenegraph.files import statistics, walk
+def stats(folder: Path, images: Path | None, limit: int) -> None:
+    """Print what the graphs are like, their boxes held against the images where these are given."""
+    from aaca.data.scenegraph.files import statistics
 
-    def graphs() -> Iterator[object]:
-        for _, _, graph in walk(folder):
-            yield graph
-
-    for name, value in statistics(graphs(), limit).items():  # type: ignore[arg-type]
+    lost: Counter[str] = Counter()
+    first, second = tee(sized(folder, images, lost))  # read in step: one region in memory
+    sizes = None if images is None else (size for _, size in second)
+    found = statistics((region.graph for region, _ in first), limit, sizes=sizes)
+    for name, value in {**found, **lost}.items():
         print(f"{name}: {value:.3f}" if isinstance(value, float) else f"{name}: {value}")
 
 

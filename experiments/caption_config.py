@@ -1,6 +1,7 @@
 """The schema of the job `caption`: what `conf/caption.yaml` composes to, as types."""
 
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,6 +22,21 @@ from .paths_config import PathsConfig
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+
+LEAST_NATS, LEAST_ATTENTION = 1.0, 0.2
+"""`regraph.threshold` where it is null: all methods but attention score in nats (of log p, or what approximates it)."""
+READ_BY = {
+    "captions": ("score",),
+    "reference_index": ("score", "filter", "regraph"),
+    "score.metrics": ("score",),
+    "score.clip_weights": ("score",),
+    "rationale.test": ("score",),
+    "filter.records": ("filter",),
+    "image": ("image",),
+    "asg": ("image",),
+    "region": ("image",),
+}
+"""What has no value unless you give one, and the actions that read it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +76,8 @@ class ScoreConfig:
             raise ConfigError(
                 "score.clip_weights: missing; expected the folder of a CLIP model, which clip_score needs"
             )
+        if self.clip_weights is not None and "clip_score" not in self.metrics:
+            raise ConfigError("score.clip_weights: given, but not asked for; expected score.metrics=[clip_score]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +94,24 @@ class RegraphConfig:
 
     wrong: Share
     by: Literal["attention", "gradient_x_input", "integrated_gradients", "occlusion"]
-    threshold: float
+    threshold: float | None
     samples: Count
+    steps: Annotated[int, Field(ge=2)]
+
+    def __post_init__(self) -> None:
+        """Raise `ConfigError` for a threshold that no node's attention is above."""
+        if self.by == "attention" and self.least >= 1:
+            raise ConfigError(
+                f"regraph.threshold: {self.least} with regraph.by=attention, a share; expected less than 1, or null "
+                f"for {LEAST_ATTENTION}"
+            )
+
+    @property
+    def least(self) -> float:
+        """The threshold, by method where none is given."""
+        if self.threshold is not None:
+            return self.threshold
+        return LEAST_ATTENTION if self.by == "attention" else LEAST_NATS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +171,7 @@ class CaptionConfig:
         """Raise `ConfigError` for parts that do not fit together, and files that are not there."""
         if (self.image is None) != (self.asg is None):
             raise ConfigError("image, asg: an image and its scene graph go together; expected both or neither")
+        self._check_read()
         if self.action == "image" and self.image is None:
             raise ConfigError("image: missing; expected an image file, and asg= its scene graph as region JSON")
         if self.action == "image" and not self.graphs.embeds:
@@ -159,6 +194,13 @@ class CaptionConfig:
             and not self.filter.records
         ):
             raise ConfigError("filter.records: missing, and nothing is planted; expected a file, or another filter.by")
+
+    def _check_read(self) -> None:
+        for key, actions in READ_BY.items():
+            value = reduce(getattr, key.split("."), self)
+            given = value is not None and value is not False and value != ()
+            if given and self.action not in actions:
+                raise ConfigError(f"{key}: given, but action is {self.action}; expected action={' or '.join(actions)}")
 
     def _check_rationale(self) -> None:
         align, rationale = self.training.align, self.rationale

@@ -1,6 +1,6 @@
 """Captions of edited graphs: does a caption follow its graph, and change only where the graph did?"""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from aaca.data.scenegraph.batch import GraphItem
-from aaca.data.scenegraph.edits import drop_node, reverse_relationship
+from aaca.data.scenegraph.edits import drop_node, reverse_relationship, subgraph
 from aaca.data.scenegraph.graph import SceneGraph
 from aaca.data.scenegraph.layout import Layout
 from aaca.data.scenegraph.nodes import nodes_of
@@ -23,7 +23,11 @@ from aaca.world.phrases import CONVERSE, ON
 
 from .caption_stages import CaptionStages
 
-Change = Callable[[SceneGraph, np.random.Generator], SceneGraph | None]
+Change = Callable[[SceneGraph, np.random.Generator, Collection[str]], SceneGraph | None]
+"""(graph, random numbers, names of relationships to a ground) to the edited graph; None where it allows no such edit.
+
+A caption of the embedded grammar tells a ground with what stands on it, and knows no converse of "on".
+"""
 COLUMNS = {
     "changes": "edit_sensitivity",
     "follows": "follows",
@@ -85,11 +89,11 @@ def edited_item(item: GraphItem, graph: SceneGraph, layout: Layout, limit: int) 
     return replace(item, nodes=nodes, features=item.features[np.asarray(rows, dtype=np.int64)])
 
 
-def without_an_object(graph: SceneGraph, rng: np.random.Generator) -> SceneGraph | None:
+def without_an_object(graph: SceneGraph, rng: np.random.Generator, to_ground: Collection[str]) -> SceneGraph | None:
     """Without one object, any of two or more that does not leave behind what it alone stood on (a ground by itself)."""
     if len(graph.objects) < 2:
         return None
-    grounds = {it.object for it in graph.relationships if it.name == ON}
+    grounds = {it.object for it in graph.relationships if it.name in to_ground}
     whole = [drop_node(graph, ("object", thing.id, 0)) for thing in graph.objects]
     fair = [left for left in whole if not (grounds & {thing.id for thing in left.objects}) - _ends(left)]
     return fair[int(rng.integers(len(fair)))] if fair else None
@@ -99,18 +103,18 @@ def _ends(graph: SceneGraph) -> set[int]:
     return {end for it in graph.relationships for end in (it.subject, it.object)}
 
 
-def without_an_attribute(graph: SceneGraph, rng: np.random.Generator) -> SceneGraph | None:
+def without_an_attribute(graph: SceneGraph, rng: np.random.Generator, _: Collection[str]) -> SceneGraph | None:
     """Without the last attribute of one object: a captioner knows them by their order, it could not tell another's."""
     owners = [("attribute", thing.id, len(thing.attributes) - 1) for thing in graph.objects if thing.attributes]
     return drop_node(graph, owners[int(rng.integers(len(owners)))]) if owners else None
 
 
-def turned_round(graph: SceneGraph, rng: np.random.Generator) -> SceneGraph | None:
-    """With one relationship the other way round, and its two objects in each other's place of the list.
+def turned_round(graph: SceneGraph, rng: np.random.Generator, to_ground: Collection[str]) -> SceneGraph | None:
+    """With one relationship, none to a ground, the other way round, and its two objects in each other's place.
 
     It is called by its converse then ("right of" for "left of"), which holds of the image; captioners see no name.
     """
-    ends = [it for it in graph.relationships if it.name != ON]
+    ends = [it for it in graph.relationships if it.name not in to_ground]
     if not ends:
         return None
     chosen = ends[int(rng.integers(len(ends)))]
@@ -148,24 +152,35 @@ def edited_captions(
     """Every kind of edit that a test sample allows, of all samples that allow it."""
     options, parse = stages.options, stages.parse()
     layout = stages.graphs()[1]
+    shown, to_ground = shown_graphs(test), () if parse is None else (ON,)
     found = []
     for kind, change in CHANGES.items():
         graphs = {}
-        for row in range(len(test)):
+        for row, own in shown.items():
             rng = np.random.default_rng(purpose_seed(options.seed, "edit", kind, test.name(row)) % 2**32)
-            graph = change(test.graph(row), rng)
-            if graph is not None and not any(vars(test.item(row).nodes.dropped).values()):
+            graph = change(own, rng, to_ground)
+            if graph is not None:
                 graphs[row] = graph
         if not graphs:
             continue
         edited = EditedGraphs(test, list(graphs), list(graphs.values()), layout, options.training.nodes)
         frame = stages.captions(fitted, model, options.graphs.test, edited, edited.content)
         edits = {
-            row: CaptionEdit.of(said[test.name(row)], str(caption), test.graph(row), graph)
+            row: CaptionEdit.of(said[test.name(row)], str(caption), shown[row], graph)
             for (row, graph), caption in zip(graphs.items(), frame["caption"], strict=True)
         }
         found.append(EditedCaptions(kind, graphs, edits, control_scores(list(edits.values()), parse)))
     return found
+
+
+def shown_graphs(test: PackedGraphs) -> dict[int, SceneGraph]:
+    """What a captioner is shown of each graph, by row, where the limit dropped nothing that an edit makes room for.
+
+    That is all of it, but for nodes whose boxes had no features (on_missing_box=skip).
+    """
+    nodes = {row: test.item(row).nodes for row in range(len(test))}
+    whole = {row: own for row, own in nodes.items() if not any(vars(own.dropped).values())}
+    return {row: subgraph(test.graph(row), own.owners) for row, own in whole.items()}
 
 
 def edit_figures(made: list[EditedCaptions]) -> dict[str, float]:

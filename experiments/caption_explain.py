@@ -42,8 +42,11 @@ def explain(run: CaptionRun) -> float:
             with atomic_path(run.folder / file) as temporary:
                 frame.to_csv(temporary, index=False)
         scored = set(table["sample"])
-        _pictures(run, model, test, [row for row in rows if test.name(row) in scored][: options.explain.pictures])
+        drawn = [row for row in rows if test.name(row) in scored][: options.explain.pictures]
+        pictures = _pictures(run, model, test, drawn)
         run.table("words: is the highest node of its kind the one they name?", pointing)
+        right = {f"{one.kind} {one.method}": one.right for one in pointing.itertuples(index=False)}
+        options.logger.record("caption explain", right, {"pointing": pointing, "words": table}, pictures)
         print(f"every word: {run.folder / WORDS}")
     own = (pointing["method"] == options.explain.by) & (pointing["kind"] == KINDS[0])
     return float(pointing.loc[own, "right"].iloc[0])
@@ -94,8 +97,8 @@ def _pointing(table: pd.DataFrame) -> pd.DataFrame:
     return found.loc[order].reset_index()[["method", "kind", "words", "right", "by_chance"]]
 
 
-def _pictures(run: CaptionRun, model: GraphCaptioner, test: PackedGraphs, rows: Sequence[int]) -> None:
-    options, folder = run.options, run.stages.graphs()[0].folder
+def _pictures(run: CaptionRun, model: GraphCaptioner, test: PackedGraphs, rows: Sequence[int]) -> dict[str, Path]:
+    options, folder, written = run.options, run.stages.graphs()[0].folder, {}
     for row in rows:
         name, item = test.name(row), test.item(row)
         image = read_image(picture_path(folder, name.rpartition("_")[0])) if options.graphs.drawn else None
@@ -103,5 +106,7 @@ def _pictures(run: CaptionRun, model: GraphCaptioner, test: PackedGraphs, rows: 
         named = [(one.node, one.start, one.end) for one in mentions_of(item, test.words)]
         scores = _scores(run, model, item, options.explain.by)
         picture = draw_attribution(image, test.graph(row), item.nodes, words, scores, named, options.explain.by)
-        with atomic_path(run.folder / "attribution" / Path(f"{name.replace('/', '_')}.png")) as temporary:
+        written[name] = run.folder / "attribution" / f"{name.replace('/', '_')}.png"
+        with atomic_path(written[name]) as temporary:
             picture.save(temporary, format="PNG")
+    return written

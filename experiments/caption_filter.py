@@ -13,7 +13,7 @@ from aaca.runtime.files import atomic_path, digest
 from aaca.runtime.seeding import purpose_seed
 
 from .caption_filtered_set import filter_test
-from .caption_intervals import differences, in_words, table_of
+from .caption_intervals import differences, in_words, over_images, table_of
 from .caption_ratings import Rated, rate, report
 from .caption_run import CaptionRun, named
 
@@ -92,7 +92,9 @@ def filter_train(run: CaptionRun) -> float:
             with atomic_path(run.folder / file) as temporary:
                 one.to_csv(temporary, index=False)
         run.table("captions of test, by what they were learnt from", frame)
-        run.table("differences, with 95 % intervals over test images (not over seeds of training)", _wide(sure))
+        run.table(f"differences on test, with {over_images(run)} (not over seeds of training)", _wide(sure))
+        numbers = {f"{one.difference} {one.figure}": float(one.value) for one in sure.itertuples()}
+        run.options.logger.record("caption filter", numbers, {"filter": frame, "filter differences": sure}, {})
     report(run, rated)
     return float(frame.loc[frame["trained on"] == "filtered", "CIDEr-D"].iloc[0])
 

@@ -9,7 +9,7 @@ import pandas as pd
 from aaca.discover.captions.filter import write_filtered
 from aaca.runtime.files import atomic_path, remove_tree
 
-from .caption_intervals import effects, in_words, table_of
+from .caption_intervals import effects, in_words, over_images, table_of
 from .caption_ratings import Rated, rate, report
 from .caption_run import CaptionRun
 
@@ -33,8 +33,10 @@ def filter_test(run: CaptionRun) -> float:
     if run.first:
         with atomic_path(run.folder / "filter_effect.csv") as temporary:
             found.to_csv(temporary, index=False)
-        title = f"{len(kept)} of {len(said)} captions of {name} kept (95 % intervals over images; of random parts)"
+        title = f"{len(kept)} of {len(said)} captions of {name} kept ({over_images(run)}; of random parts)"
         run.table(title, _shown(found))
+        gains = {f"{one.figure} {part}": getattr(one, part) for one in found.itertuples() for part in ("all", "kept")}
+        run.options.logger.record("caption filter test", gains, {"filter effect": found}, {})
         folder, root = _write(run, rated)
         usable = f"{name}_opt" in rated.source.layout.sets
         print(f"{name}_opt: {folder}" + f"; copied into {root} it is graphs.test={name}_opt" * usable)

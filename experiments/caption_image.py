@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from aaca.data.graph_writer import ABOUT
 from aaca.data.images import read_image
@@ -21,7 +22,7 @@ from .caption_run import CaptionRun
 
 
 def caption_image(run: CaptionRun) -> float:
-    """Print the caption, and write it with the graph's picture; returns its log-probability a word."""
+    """Print the caption, write it with the graph's picture; returns its log-probability a step, the end's included."""
     options, stages = run.options, run.stages
     assert options.image is not None and options.asg is not None
     rgb = read_image(Path(options.image))
@@ -29,19 +30,30 @@ def caption_image(run: CaptionRun) -> float:
     check_graph(graph, options.asg, (rgb.shape[1], rgb.shape[0]))
     _, model = stages.captioner()
     words = stages.packed(options.graphs.train)[1].words
-    batch = collate([item_of(run, rgb, graph)])
+    item = item_of(run, rgb, graph)
+    batch = collate([item])
     recipe = options.training
+    steps = recipe.length - 1  # the begin of a caption is given
     model.eval()
-    wide = recipe.decode == "beam"
-    found = beam(model, batch, recipe.width, recipe.length) if wide else greedy(model, batch, recipe.length)
+    found = beam(model, batch, recipe.width, steps) if recipe.decode == "beam" else greedy(model, batch, steps)
     said, log_prob = words.decode(np.asarray(found.words[0])), float(found.log_probs[0])
+    score = float(found.scores[0])
     if run.first:
         with atomic_path(run.folder / "graph.png") as temporary:
             draw_graph(rgb, graph).save(temporary, format="PNG")
         write_json(run.folder / "caption.json", {"caption": said, "log_prob": log_prob, "graph": graph.to_region()})
         print(said)
+        if item.nodes.dropped.total:
+            unseen = item.nodes.dropped
+            print(
+                f"not captioned: {unseen.objects} objects, {unseen.attributes} attributes and {unseen.relationships} "
+                f"relationships beyond training.nodes={recipe.nodes}"
+            )
         print(f"picture: {run.folder / 'graph.png'}")
-    return log_prob / (len(found.words[0]) + 1)
+        table = pd.DataFrame([{"caption": said, "log_prob": log_prob, "a_step": score}])
+        numbers, pictures = {"log_prob": log_prob, "a_step": score}, {"graph": run.folder / "graph.png"}
+        options.logger.record("caption image", numbers, {"caption": table}, pictures)
+    return score
 
 
 def graph_of(file: Path, region: str | None) -> SceneGraph:
@@ -63,7 +75,7 @@ def check_graph(graph: SceneGraph, file: str, size: tuple[int, int]) -> None:
 
 
 def item_of(run: CaptionRun, rgb: np.ndarray, graph: SceneGraph) -> GraphItem:
-    """A graph and its image as a captioner takes them: features made as those that it was trained on."""
+    """A graph and its image as a captioner takes them: features made and rounded as those it was trained on."""
     stages = run.stages
     stage, layout = stages.graphs()
     describe = RegionDescriber.from_json(stages.embedder(), read_json(stage.folder / ABOUT)["described"])
@@ -72,4 +84,5 @@ def item_of(run: CaptionRun, rgb: np.ndarray, graph: SceneGraph) -> GraphItem:
         (int(x1), int(y1), int(x2) + 1, int(y2) + 1) for x1, y1, x2, y2 in nodes.boxes
     ]  # written ones are inclusive
     [(image, features)] = describe([(rgb, boxes)])
-    return GraphItem(nodes, image.astype(np.float32), features.astype(np.float32), np.array([BOS, EOS]), 0)
+    rounded = features.astype(run.options.feature_dtype).astype(np.float32)
+    return GraphItem(nodes, image.astype(np.float32), rounded, np.array([BOS, EOS]), 0)

@@ -1,6 +1,7 @@
 """How sure the figures of a filter are: tables of differences with intervals over the images of the test set.
 
-The intervals say what other test images would change. Another seed of training changes figures too, and is not in them.
+The intervals say what other test images would change, taken as independent: scenes of the embedded world share
+cut-outs. Another seed of training changes figures too, and is not in them.
 """
 
 from collections.abc import Mapping
@@ -43,6 +44,11 @@ def effects(run: CaptionRun, table: pd.DataFrame, kept: tuple[str, ...]) -> pd.D
 def in_words(value: float, low: float, high: float, sign: str = "+") -> str:
     """A value and its interval, as tables show it."""
     return f"{value:{sign}.2f} [{low:{sign}.2f}, {high:{sign}.2f}]"
+
+
+def over_images(run: CaptionRun) -> str:
+    """What intervals are over, as titles of tables say it."""
+    return "95 % intervals over images" + "; scenes share cut-outs" * run.options.graphs.embeds
 
 
 def _effect(key: str, effect: FilterEffect) -> dict[str, object]:

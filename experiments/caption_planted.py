@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from aaca.data.scenegraph.batch import GraphItem
-from aaca.data.scenegraph.edits import Fact, drop_node, facts_of
+from aaca.data.scenegraph.edits import Fact, drop_node, facts_of, subgraph
 from aaca.data.scenegraph.foreign import with_foreign
 from aaca.data.scenegraph.graph import SceneGraph
+from aaca.data.scenegraph.nodes import Policy, nodes_of
 from aaca.data.scenegraph.samples import GraphSet
 from aaca.data.scenegraph.store import FeatureType
 from aaca.data.scenegraph.vocabulary import Words
@@ -71,7 +72,7 @@ class Regraphed:
 def cases_of(source: GraphSet, wrong: float, samples: int, seed: int) -> list[Case]:
     """`samples` random samples (or all), of which a share `wrong` is made wrong; in the order of the set."""
     order = np.random.default_rng(purpose_seed(seed, "regraph")).permutation(len(source))[:samples].tolist()
-    changed = set(order[: round(wrong * len(order))])
+    changed = set(order[: number_wrong(wrong, len(order))])
     of_image: dict[str, list[int]] = {}
     for row in range(len(source)):
         of_image.setdefault(source.image_id(row), []).append(row)
@@ -82,23 +83,32 @@ def cases_of(source: GraphSet, wrong: float, samples: int, seed: int) -> list[Ca
         if row in changed:
             others = [source.graph(other) for other in of_image[image] if other != row]
             rng = np.random.default_rng(purpose_seed(seed, "regraph", name))
-            given, change = made_wrong(human, others, source.limit, rng)
+            given, change = made_wrong(human, others, source.limit, rng, source.layout.policy)
         cases.append(Case(row, name, image, human, given, change))
     return cases
 
 
+def number_wrong(wrong: float, cases: int) -> int:
+    """How many of the cases are to be made wrong."""
+    return round(wrong * cases)
+
+
 def made_wrong(
-    graph: SceneGraph, others: Sequence[SceneGraph], limit: int, rng: np.random.Generator
+    graph: SceneGraph,
+    others: Sequence[SceneGraph],
+    limit: int,
+    rng: np.random.Generator,
+    policy: Policy = "objects_first",
 ) -> tuple[SceneGraph, str]:
     """The graph without one object (`lost`) or with one of other graphs of its image (`foreign`), by a coin.
 
-    Where one cannot be, it is the other: an only object is not lost, and a foreign one needs room among `limit` nodes.
-    A graph that allows neither stays as it is (`none`).
+    Where one cannot be, it is the other: an only object is not lost, nor one without which the graph says all that its
+    `limit` shown nodes said (there is another like it); a foreign one needs room among them, and another graph of the
+    image that has it. A graph that allows neither stays as it is (`none`).
     """
     for change in rng.permutation(["lost", "foreign"]).tolist():
-        if change == "lost" and len(graph.objects) > 1:
-            gone = graph.objects[int(rng.integers(len(graph.objects)))]
-            return drop_node(graph, ("object", gone.id, 0)), change
+        if change == "lost" and (without := _without_one(graph, limit, policy)):
+            return without[int(rng.integers(len(without)))], change
         if change == "foreign" and graph.counts().total < limit:
             more = with_foreign(graph, others, 1, rng)
             if more != graph:
@@ -131,6 +141,15 @@ def planted_and_found(
 def right_ones(cases: Sequence[Case], informed: Sequence[Diagnosis]) -> list[bool]:
     """Whether each given graph, as far as the captioner saw it, says what the human graph does: the filter keeps it."""
     return [_facts(one.graph) == _facts(case.human) for case, one in zip(cases, informed, strict=True)]
+
+
+def _without_one(graph: SceneGraph, limit: int, policy: Policy) -> list[SceneGraph]:
+    # the graph without each object that makes a difference to what is shown
+    if len(graph.objects) < 2:
+        return []
+    shown = _facts(subgraph(graph, nodes_of(graph, limit, policy).owners))
+    ways = (drop_node(graph, ("object", thing.id, 0)) for thing in graph.objects)
+    return [way for way in ways if shown - _facts(way)]
 
 
 def _facts(graph: SceneGraph) -> set[Fact]:

@@ -28,7 +28,8 @@ from aaca.runtime.files import atomic_path, digest, write_json
 from aaca.runtime.seeding import purpose_seed
 from aaca.runtime.stages import Stage
 
-from .caption_planted import Case, Regraphed, cases_of, planted_and_found, right_ones
+from .caption_intervals import over_images
+from .caption_planted import Case, Regraphed, cases_of, number_wrong, planted_and_found, right_ones
 from .caption_run import CaptionRun
 
 SCORES = "scores.npz"
@@ -40,7 +41,9 @@ FIGURES = {
     "g_relationships": "Gr",
 }
 INTERVAL = ("Δ", "low", "high")
-"""CIDEr-D less that of `none`, and where it lies when images are drawn again (95 %); of random filters, their range."""
+"""CIDEr-D less that of `none`, and where it lies when images are drawn again (95 %); of random filters, their range.
+
+Scenes of the embedded world share cut-outs; images are drawn again as if they did not."""
 EDITS = ("none", "drop irrelevant", "add missing", "both", "drop unused", "human graph")
 """Which graph is captioned: as given; mended by the human graph in three ways; mended without people; the human one."""
 
@@ -87,7 +90,7 @@ def _scores(run: CaptionRun, fitted: Stage, model: Any, given: Regraphed, captio
     key, _ = run.stages.packed(options.graphs.test)
 
     def make(folder: Path) -> None:
-        method, found = method_of(config.by, options.explain.steps), {}
+        method, found = method_of(config.by, config.steps), {}
         model.eval()
         for i, caption in enumerate(captions):
             item = given.item(i)
@@ -101,7 +104,7 @@ def _scores(run: CaptionRun, fitted: Stage, model: Any, given: Regraphed, captio
         "graphs": _digest(given.cases, given.graphs),
         "captions": digest(list(captions)),
         "by": config.by,
-        "steps": options.explain.steps if config.by == "integrated_gradients" else None,
+        "steps": config.steps if config.by == "integrated_gradients" else None,
     }
     stage = run.stages.cache.stage("node_scores", inputs, make, options.graphs.test)
     with np.load(stage.folder / SCORES) as found:
@@ -121,7 +124,7 @@ def _diagnoses(
             captions[i],
             parse,
             case.human if people else None,
-            run.options.regraph.threshold,
+            run.options.regraph.least,
         )
         for i, case in enumerate(given.cases)
     ]
@@ -190,7 +193,8 @@ def _write(
             table.to_csv(temporary, index=False)
     found = planted_and_found(cases, informed, alone)
     changes = {change: sum(case.change == change for case in cases) for change in ("lost", "foreign", "none")}
-    write_json(run.folder / "regraph.json", {"changes": changes, "facts": found})
+    asked = number_wrong(run.options.regraph.wrong, len(cases))
+    write_json(run.folder / "regraph.json", {"asked": asked, "changes": changes, "facts": found})
     with atomic_path(run.folder / "diagnoses.jsonl") as temporary, temporary.open("w", encoding="utf-8") as stream:
         for i, (case, one, other) in enumerate(zip(cases, informed, alone, strict=True)):
             record = {
@@ -206,8 +210,15 @@ def _write(
                 "both": graphs["both"][i].to_region(),
             }
             stream.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
-    run.table("captions of graphs of " + run.options.graphs.test + ", mended or filtered", _blank(frame))
-    run.table("planted facts, found", _blank(pd.DataFrame([{"facts": key, **row} for key, row in found.items()])))
+    lost, foreign = changes["lost"], changes["foreign"]
+    print(f"graphs made wrong: {lost + foreign} of {asked} asked for ({lost} lost an object, {foreign} got one)")
+    title = f"captions of graphs of {run.options.graphs.test}, mended or filtered (Δ: {over_images(run)})"
+    run.table(title, _blank(frame))
+    facts = pd.DataFrame([{"facts": key, **row} for key, row in found.items()])
+    run.table("planted facts, found", _blank(facts))
+    numbers = {f"{row['graphs']} {key}": row[key] for row in frame.to_dict("records") for key in ("CIDEr-D", "Δ")}
+    told = {key: value for key, value in numbers.items() if pd.notna(value)}
+    run.options.logger.record("caption regraph", told, {"regraph": frame, "planted facts": facts}, {})
     print(f"every diagnosis: {run.folder / 'diagnoses.jsonl'}")
 
 

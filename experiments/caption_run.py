@@ -14,7 +14,6 @@ from aaca.evaluate.captions.cider import CiderIndex
 from aaca.evaluate.captions.scores import caption_table, score_captions
 from aaca.evaluate.captions.structure import Parse
 from aaca.runtime.config import load_config
-from aaca.runtime.errors import ConfigError, nearest
 from aaca.runtime.files import atomic_path, ensure_writable, file_sha256, write_json
 from aaca.runtime.ranks import current
 from aaca.runtime.run_folder import claim
@@ -26,6 +25,7 @@ from .caption_diversity import diverse_captions
 from .caption_edits import EditedCaptions, by_edit, edit_figures, edited_captions
 from .caption_given import given_captions
 from .caption_metrics import check_metrics, extra_scores
+from .caption_sets import check_sets, check_shared
 from .caption_stages import CaptionStages
 from .debug_config import without_size_presets
 
@@ -60,19 +60,13 @@ class CaptionRun:
         cache = StageCache(Path(options.paths.root).absolute(), resume=options.resume.mode == "auto")
         ensure_writable(self.folder, "paths.root")
         graphs = options.graphs
-        described, sets = graphs.fingerprint(), [graphs.train, graphs.val, graphs.test]
-        if options.reference_index is not None:
-            known = graphs.layout(Path()).sets
-            if options.reference_index not in known:
-                raise ConfigError(
-                    f"reference_index: {options.reference_index!r}; {nearest(options.reference_index, known)}"
-                )
-            sets.append(options.reference_index)
+        described, sets = graphs.fingerprint(), check_sets(options)
+        check_shared(options)
         if options.action == "score":
             check_metrics(options)
         given = {
             "graphs": described,
-            "sets": {name: graphs.set_fingerprint(name) for name in sets},
+            "sets": sets,
             "files": {key: file_sha256(Path(file)) for key, file in options.files().items()},
         }
         claim(trial, given, options.resume.force)

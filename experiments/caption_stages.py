@@ -77,7 +77,9 @@ class CaptionStages:
     def packed(self, name: str, foreign: int = 0) -> tuple[str, PackedGraphs]:
         """(key, one set in one folder), each graph with up to `foreign` objects that it has not (`UnitedGraphs`)."""
         if (name, foreign) not in self._packed:
-            self._packed[name, foreign] = self._pack(name, foreign)
+            _, packed = self._packed[name, foreign] = self._pack(name, foreign)
+            if lost := losses(packed):
+                log.info("lost in reading %s, of %d samples: %s", name, len(packed), lost)
         return self._packed[name, foreign]
 
     def _pack(self, name: str, foreign: int) -> tuple[str, PackedGraphs]:
@@ -116,8 +118,15 @@ class CaptionStages:
 
     def parse(self) -> Parse | None:
         """What reads captions of these graphs, where their grammar is known."""
+        return self._parse
+
+    @cached_property
+    def _parse(self) -> Parse | None:
         about = self.graphs()[0].folder / ABOUT
-        return grammar_parser(Grammar.from_json(read_json(about)["grammar"])) if about.is_file() else None
+        if about.is_file():
+            return grammar_parser(Grammar.from_json(read_json(about)["grammar"]))
+        log.info("no grammar is known of these graphs: Go, Ga, Gr, structure and direction are not scored")
+        return None
 
     def captioner(
         self, train: Any = None, settings: dict[str, Any] | None = None, epochs: int | None = None
@@ -194,6 +203,25 @@ class CaptionStages:
         inputs = {"captioner": fitted.key, "set": key, "what": what, "decode": recipe.decode, "width": recipe.width}
         stage = self.cache.stage("captions", inputs, make, name, together=True)
         return pd.read_parquet(stage.folder / CAPTIONS)
+
+
+def losses(packed: PackedGraphs) -> str:
+    """What was lost of a packed set's graphs and captions when they were read, in words; empty where nothing was."""
+    about = packed.about
+    beyond = f"beyond training.nodes={about['limit']}"
+    words = {
+        "missing_boxes": f"boxes without features (on_missing_box={about['on_missing_box']})",
+        "dropped_objects": f"objects {beyond}",
+        "dropped_attributes": f"attributes {beyond}",
+        "dropped_relationships": f"relationships {beyond}, or of objects beyond it",
+        "empty_graphs": "graphs without a node",
+        "unknown_words": "words that are not in the vocabulary",
+        "cut_words": f"words beyond training.length={about['length']}",
+    }
+    report = about["report"]
+    return ", ".join(
+        f"{report[key]['total']} {what} in {report[key]['samples']}" for key, what in words.items() if key in report
+    )
 
 
 def rationale_by_row(source: CaptionSource) -> dict[int, np.ndarray]:

@@ -22,6 +22,8 @@ REGION_FEATURES = Path("features/SA/X_101_32x8d/objrels")
 ABOUT = "about.json"
 FIT = 256
 """Images of the training set whose regions say what mean and deviation features have."""
+VERSION = 1
+"""Of all that writes graphs: to be raised where the same arguments lead to other files."""
 CHUNK = 32  # images whose crops are embedded at once
 
 

@@ -36,11 +36,10 @@ Shape = tuple[Thing, Box]
 def write_shapes(folder: Path, images: Mapping[str, int] | None = None, regions: int = 6, seed: int = 0) -> None:
     """Write trn, val, val_sub (half of val) and tst into `folder` in EGA's layout.
 
-    Raises `ConfigError` for other sets, for no image and for no region.
+    Raises `ConfigError` as `check_shapes`.
     """
+    check_shapes(images, regions, seed)
     counts = dict(IMAGES if images is None else images)
-    if set(counts) != set(IMAGES) or min(counts.values()) < 1 or regions < 1:
-        raise ConfigError(f"shapes: images {counts}, {regions} regions; expected 1 or more for trn, val, tst")
     sets: dict[str, list[GraphImage]] = {}
     first = 1
     for name in ("trn", "val", "tst"):
@@ -52,6 +51,16 @@ def write_shapes(folder: Path, images: Mapping[str, int] | None = None, regions:
         first = first + counts[name] if name == "val" else 1
     sets["val_sub"] = sets["val"][: -(-counts["val"] // 2)]
     write_layout(folder, sets, GRAMMAR, embed_pixels, CROP, {"dataset": "shapes", "seed": seed, "images": counts})
+
+
+def check_shapes(images: Mapping[str, int] | None, regions: int, seed: int) -> None:
+    """Raise `ConfigError` for other sets than trn, val and tst, for no image, for no region and for a seed below 0."""
+    if images is not None and (set(images) != set(IMAGES) or min(images.values()) < 1):
+        raise ConfigError(f"graphs.images: {dict(images)}; expected 1 or more for each of {', '.join(IMAGES)}")
+    if regions < 1:
+        raise ConfigError(f"graphs.regions: {regions}; expected 1 or more an image")
+    if seed < 0:
+        raise ConfigError(f"graphs.seed: {seed}; expected 0 or more")
 
 
 def draw_image(seed: int, id_: str, regions: int) -> GraphImage:

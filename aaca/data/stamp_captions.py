@@ -8,6 +8,7 @@ from typing import Any
 import PIL
 from rich.progress import track
 
+from aaca.data.graph_writer import VERSION as WRITER
 from aaca.data.graph_writer import GraphImage, image_id, write_layout
 from aaca.data.region_describer import Embed
 from aaca.runtime.errors import ConfigError
@@ -71,12 +72,15 @@ class StampCaptions:
             raise ConfigError(f"graphs.regions: {regions}; expected two numbers in 1…12, the smaller one first")
         if image_size < 64:
             raise ConfigError(f"graphs.image_size: {image_size}; expected 64 pixels or more")
+        if seed < 0:
+            raise ConfigError(f"graphs.seed: {seed}; expected 0 or more")
         self.regions, self.image_size, self.test_sources, self.seed = (least, most), image_size, test_sources, seed
 
     def fingerprint(self) -> dict[str, Any]:
-        """All arguments, the pack's manifest, the renderer's and Pillow's versions."""
-        versions = {"pack": file_sha256(PACK / "manifest.json"), "renderer": VERSION, "pillow": PIL.__version__}
-        return {"dataset": "stamp_captions", **vars(self), **versions}
+        """All arguments, the pack's manifest, the versions of renderer, writer and Pillow."""
+        versions = {"renderer": VERSION, "writer": WRITER, "pillow": PIL.__version__}
+        pack = file_sha256(PACK / "manifest.json")
+        return {"dataset": "stamp_captions", **vars(self), "pack": pack, **versions}
 
     def build(self, folder: Path, embed: Embed, crop_size: int, features: Mapping[str, Any]) -> None:
         """Write trn, val, val_sub and tst into `folder`. `features` says what `embed` is, for the record.

@@ -8,11 +8,15 @@ from typing import Any, Literal
 
 import numpy as np
 
+from aaca.data.graph_writer import VERSION
+from aaca.data.scenegraph.arrays import text_array
 from aaca.data.scenegraph.layout import Layout
 from aaca.data.scenegraph.nodes import BoxMode
-from aaca.data.shape_grammar import write_shapes
+from aaca.data.scenegraph.set_files import files_of
+from aaca.data.shape_grammar import check_shapes, write_shapes
 from aaca.data.stamp_captions import StampCaptions
 from aaca.runtime.errors import ConfigError, nearest
+from aaca.runtime.files import file_sha256
 
 Embed = Callable[[np.ndarray], np.ndarray]
 KINDS = ("coco", "vg", "ega", "path_json")
@@ -34,6 +38,10 @@ class GraphSource(ABC):
     def set_fingerprint(self, name: str) -> Any:
         """What says that the files of one set are the same, where they are given and not written."""
         return None
+
+    def image_ids(self, name: str) -> set[str]:
+        """Those of the samples of a set that is given; none of one that is written."""
+        return set()
 
     @abstractmethod
     def lay_out(self, folder: Path, embed: Embed | None, crop_size: int, features: Mapping[str, Any]) -> None:
@@ -88,11 +96,12 @@ class ShapeGraphs(_Written):
     """Coloured shapes with a grammar (V = 19): learnt in a minute. Features are a fixed random layer on pixels."""
 
     def __init__(self, images: dict[str, int] | None = None, regions: int = 6, seed: int = 0) -> None:
+        check_shapes(images, regions, seed)
         self.images, self.regions, self.seed = images, regions, seed
 
     def fingerprint(self) -> dict[str, Any]:
-        """All arguments."""
-        return {"graphs": "shapes", **vars(self)}
+        """All arguments, and the writer's version."""
+        return {"graphs": "shapes", **vars(self), "writer": VERSION}
 
     def lay_out(self, folder: Path, embed: Embed | None, crop_size: int, features: Mapping[str, Any]) -> None:
         """Draw and write all sets."""
@@ -122,26 +131,37 @@ class ReleasedGraphs(GraphSource):
         if kind not in KINDS:
             raise ConfigError(f"graphs.kind: {kind!r}; {nearest(kind, KINDS)}")
         self.root, self.kind, self.train, self.val, self.test, self.box_mode = root, kind, train, val, test, box_mode
+        self._files: dict[str, dict[str, Any]] = {}
 
     def fingerprint(self) -> dict[str, Any]:
         """Where they lie and how they are read. Raises `ConfigError` where the root is missing.
 
         Which sets are used is no part of it: another test set needs no other captioner.
         """
-        if not Path(self.root).exists():
+        root = Path(self.root)
+        if not root.exists():
             raise ConfigError(f"graphs.root: nothing at {self.root}; expected the data of {self.kind}")
-        root = str(Path(self.root).absolute())
-        return {"graphs": "released", "root": root, "kind": self.kind, "box_mode": self.box_mode}
+        found = {"graphs": "released", "root": str(root.absolute()), "kind": self.kind, "box_mode": self.box_mode}
+        if self.kind != "path_json":
+            return found
+        if not root.is_file():
+            raise ConfigError(f"graphs.root: {self.root} is no file; expected path.json itself")
+        return {**found, "path_json": file_sha256(root)}
 
     def set_fingerprint(self, name: str) -> Any:
-        """Size and time of the set's list. Raises `ConfigError` where there is no such set."""
-        layout = self.layout(Path())
-        layout.check(name)
-        listed = layout.samples_file(name)
-        if not listed.is_file():
-            raise ConfigError(f"graphs: set {name!r}: no file {listed}; sets here: {', '.join(layout.sets)}")
-        stat = listed.stat()
-        return [stat.st_size, stat.st_mtime_ns]
+        """`files_of` the set, as they were when it was first asked. Raises `ConfigError` where there is no such set."""
+        if name not in self._files:
+            layout = self.layout(Path())
+            layout.check(name)
+            listed = layout.samples_file(name)
+            if not listed.is_file():
+                raise ConfigError(f"graphs: set {name!r}: no file {listed}; sets here: {', '.join(layout.sets)}")
+            self._files[name] = files_of(layout, name)
+        return self._files[name]
+
+    def image_ids(self, name: str) -> set[str]:
+        """See `GraphSource`. Raises `DataError` where the set's list is not readable."""
+        return set(text_array(self.layout(Path()).samples_file(name), columns=2)[:, 0].tolist())
 
     def lay_out(self, folder: Path, embed: Embed | None, crop_size: int, features: Mapping[str, Any]) -> None:
         """Nothing: the files are there."""

@@ -20,7 +20,10 @@ JOBS = {
     "inspect": ("which neurons a classifier's mistakes hang on", "aaca inspect inspect.classes=all"),
     "illusion": ("what neurons would like to see, with the eyes of a class", "aaca illusion"),
     "edit": ("the head edited so that neurons stop mattering", "aaca edit repair.choose=inspection"),
-    "caption": ("captions that follow a scene graph: train, score, explain, filter, yours", "aaca caption score"),
+    "caption": (
+        "captions that follow a scene graph: train, score, explain, filter, regraph, yours",
+        "aaca caption score",
+    ),
     "asg": ("scene graphs in a folder: validate, count, draw", "aaca asg validate folder=regionfiles"),
     "intrinsic": ("albedo and shading of images, with Concept Distillation and without", "aaca intrinsic repeats=3"),
     "pretrain": ("train the models that ship with aaca (embedded world)", "aaca pretrain model=clip"),
@@ -30,7 +33,12 @@ JOBS = {
     ),
 }
 ACTIONS = {"annotate": "action", "asg": "action", "caption": "action", "data": "action", "pretrain": "network"}
-"""Jobs whose first argument may be a bare word, and the key it stands for: `aaca data verify`."""
+"""Jobs that take a bare word, and the key it stands for: `aaca data verify`."""
+
+VALUED = frozenset(
+    ("-c", "--cfg", "-i", "--info", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd")
+) | {"--config-dir", "--experimental-rerun"}
+"""Hydra's options whose value is the argument after them."""
 
 ALIASES = {"pretrain": {"model": "network"}}
 """Words for a key that Hydra would take for the choice of a config group of another job."""
@@ -49,14 +57,23 @@ def main(argv: list[str] | None = None) -> int:
     if job not in JOBS:
         print(f"error: no job {job!r}; {nearest(job, JOBS)}", file=sys.stderr)
         return 1
-    if job in ACTIONS and rest and "=" not in rest[0] and not rest[0].startswith("-"):
-        rest = [f"{ACTIONS[job]}={rest[0]}", *rest[1:]]
+    at = _first_word(rest) if job in ACTIONS else None
+    if at is not None:
+        rest[at] = f"{ACTIONS[job]}={rest[at]}"
     rest = ["dry_run=true" if item == "--dry-run" else item for item in rest]
     rest = [_quoted(item) for item in rest]
     for alias, key in ALIASES.get(job, {}).items():
         rest = [f"{key}={item.removeprefix(f'{alias}=')}" if item.startswith(f"{alias}=") else item for item in rest]
     sys.argv = [f"aaca {job}", *rest]
     return int(importlib.import_module(f"aaca.experiments.{job}").main())
+
+
+def _first_word(arguments: list[str]) -> int | None:
+    """Where the first argument is that is neither an option, nor the value of one, nor an override."""
+    for i, item in enumerate(arguments):
+        if "=" not in item and item[:1] not in "-+~" and (i == 0 or arguments[i - 1] not in VALUED):
+            return i
+    return None
 
 
 def _quoted(item: str) -> str:

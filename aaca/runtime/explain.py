@@ -3,7 +3,9 @@
 import importlib
 import re
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -57,7 +59,16 @@ def explain(error: Exception, name: str) -> str:
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:
         parent, _, key = unknown.group(1).rpartition(".")
-        return f"{unknown.group(1)}: unknown key; {nearest(key, _siblings(name, parent))}"
+        config = _composed(name)
+        node = OmegaConf.select(config, parent) if parent else config
+        siblings = [str(one) for one in node] if isinstance(node, DictConfig) else []
+        if siblings:
+            choices = nearest(key, siblings)
+        else:
+            whole = OmegaConf.to_container(config, resolve=False)
+            assert isinstance(whole, dict)
+            choices = nearest(unknown.group(1), _keys(whole))
+        return f"{unknown.group(1)}: unknown key; {choices}"
     return " ".join(text.split())
 
 
@@ -74,12 +85,18 @@ def _no_option() -> str:
     return "a config group is set to nothing; leave it out, or give it one of its options"
 
 
-def _siblings(name: str, parent: str) -> list[str]:
-    """The keys beside a misspelt one: those of `parent` in the job's config with the command line's group choices."""
+def _composed(name: str) -> DictConfig:
+    """The job's config with the command line's group choices."""
     GlobalHydra.instance().clear()
     groups = Path(importlib.import_module("aaca.conf").__path__[0])
     choices = [item for item in sys.argv[1:] if (groups / item.split("=")[0]).is_dir() and "," not in item]
     with hydra.initialize_config_module("aaca.conf", version_base="1.3"):
-        config = hydra.compose(name, overrides=choices)
-    node = OmegaConf.select(config, parent) if parent else config
-    return [str(key) for key in node] if isinstance(node, DictConfig) else []
+        return hydra.compose(name, overrides=choices)
+
+
+def _keys(node: Mapping[Any, Any], above: str = "") -> Iterator[str]:
+    """All keys at any depth, each with those above it: `graphs.images`."""
+    for key, value in node.items():
+        yield f"{above}{key}"
+        if isinstance(value, Mapping):
+            yield from _keys(value, f"{above}{key}.")

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from aaca.data.scenegraph.mentions import mentions
+
 LEAST = 1e-8
 """Attention below this counts as this: the logarithm of what underflowed to 0 would be no number."""
 
@@ -17,27 +19,11 @@ Mean = tuple[Tensor, Tensor]
 """(sum, how many were added): ranks add both up before they divide."""
 
 
-def match_nodes(names: tuple[str, ...], caption: str) -> list[set[int]]:
-    """The nodes that each word of `caption` names: a node's name equals the word, or a span of words around it.
-
-    Words are split at white space. Nodes of one name are named together; a word that names none has an empty set.
-    """
-    words = caption.split()
-    found: list[set[int]] = [set() for _ in words]
-    for node, name in enumerate(names):
-        span = name.split()
-        for at in range(len(words) - len(span) + 1):
-            if span and words[at : at + len(span)] == span:
-                for word in found[at : at + len(span)]:
-                    word.add(node)
-    return found
-
-
 def named_nodes(names: Sequence[tuple[str, ...]], captions: Sequence[str], steps: int, nodes: int) -> Tensor:
-    """bool `[B, steps, nodes]`: which nodes the word of each step names, by `match_nodes`."""
+    """bool `[B, steps, nodes]`: which nodes the word of each step names, see `mentions`."""
     named = torch.zeros(len(captions), steps, nodes, dtype=torch.bool)
     for row, (own, caption) in enumerate(zip(names, captions, strict=True)):
-        for step, matched in enumerate(match_nodes(own, caption)[:steps]):
+        for step, matched in enumerate(mentions(caption.split(), own)[:steps]):
             named[row, step, sorted(matched)] = True
     return named
 

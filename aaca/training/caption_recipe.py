@@ -11,6 +11,8 @@ Monitor = Literal["cider", "bleu4", "loss", "last"]
 Align = Literal["none", "attention", "leak", "attribution"]
 SHORTEST = 3
 """The least `length`: begin, one word, end."""
+ALIGN_WEIGHT = 0.3
+"""Of an alignment loss, unless `align_weight` says: the weight that docs/captions.md has figures of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +22,8 @@ class CaptionRecipe:
     `batch_size`: captions a device. `clip_grad`: largest gradient norm; null: off, as released. `length`: most words of
     a caption, with its begin and its end. `nodes`: most nodes of a graph. `decode`, `width`: how captions are written
     for test sets; validation always takes the likeliest word. `monitor`: the validation figure whose best epoch is kept
-    (the first of equals), or the last epoch. `align`: what is added to the cross entropy, `align_weight` times;
-    at weight 0 it is only measured.
+    (the first of equals), or the last epoch. `align`: what is added to the cross entropy, `align_weight` times
+    (null: `ALIGN_WEIGHT` times); at weight 0 it is only measured.
     """
 
     epochs: int = 100
@@ -35,7 +37,7 @@ class CaptionRecipe:
     width: int = 5
     monitor: Monitor = "cider"
     align: Align = "none"
-    align_weight: float = 0.0
+    align_weight: float | None = None
 
     def __post_init__(self) -> None:
         """Raise `ConfigError` on a value that nothing can be trained with."""
@@ -52,17 +54,25 @@ class CaptionRecipe:
             )
         if not 0 < self.lr < math.inf:
             raise ConfigError(f"training.lr: {self.lr}; expected a learning rate above 0")
-        for name in ("weight_decay", "align_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ConfigError(f"training.{name}: {getattr(self, name)}; expected 0 or more")
+        for name, value in (("weight_decay", self.weight_decay), ("align_weight", self.weight)):
+            if not 0 <= value < math.inf:
+                raise ConfigError(f"training.{name}: {value}; expected 0 or more")
         if self.clip_grad is not None and not 0 < self.clip_grad < math.inf:
             raise ConfigError(f"training.clip_grad: {self.clip_grad}; expected a norm above 0, or null for no clipping")
-        if self.align == "none" and self.align_weight > 0:
+        if self.align == "none" and self.weight > 0:
             raise ConfigError(
                 f"training.align_weight: {self.align_weight} weighs nothing while training.align is none; "
-                "expected 0, or align: attention, leak or attribution"
+                "expected null, or align: attention, leak or attribution"
             )
+
+    @property
+    def weight(self) -> float:
+        """Of the alignment loss, where none is given, too."""
+        if self.align_weight is not None:
+            return self.align_weight
+        return 0.0 if self.align == "none" else ALIGN_WEIGHT
 
     def fingerprint(self) -> dict[str, Any]:
         """What influences the trained weights: all but how captions of test sets are decoded."""
-        return {name: value for name, value in vars(self).items() if name not in ("decode", "width")}
+        kept = {name: value for name, value in vars(self).items() if name not in ("decode", "width")}
+        return {**kept, "align_weight": self.weight}

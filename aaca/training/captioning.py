@@ -40,7 +40,7 @@ class CaptionModule(pl.LightningModule):
     """Trains `model` by `recipe` for `batches` batches an epoch (on each device).
 
     The loss is Σ −log p(y_t | y_<t) / (number of words), over the words of a batch of all devices, each caption's end
-    counted; plus `align_weight` × the alignment loss of the recipe. It logs `loss/xe`, `loss/align` (means over an
+    counted; plus `weight` × the alignment loss of the recipe. It logs `loss/xe`, `loss/align` (means over an
     epoch's batches), and of the validation set `val/loss`, `val/cider`, `val/bleu4` and, with `parse` for captions,
     `val/go`, `val/ga` and `val/gr`: exact under any number of devices.
 
@@ -99,8 +99,8 @@ class CaptionModule(pl.LightningModule):
         losses = {"xe": loss}
         if recipe.align != "none":
             losses["align"] = self._mean(*self._align(batch, log_probs, attention))
-            if recipe.align_weight > 0:
-                loss = loss + recipe.align_weight * losses["align"]
+            if recipe.weight > 0:
+                loss = loss + recipe.weight * losses["align"]
         for name, value in losses.items():
             self._check(value, batch, "training", f"epoch {self.current_epoch}, batch {batch_idx}")
             self.seen[name] += float(value.detach())

@@ -1,9 +1,10 @@
-"""`python -m experiments.studies.job_tables ROOT/JOB NAME FOLDER [AS]`: the tables NAME.csv of a job's runs as one.
+"""`python -m experiments.studies.job_tables ROOT/JOB NAME FOLDER [AS [COLUMNS]]`: tables of runs as one.
 
-ROOT may be a pattern, in quotes.
+The tables are those of a job's runs, NAME.csv in their folders. ROOT may be a pattern, in quotes.
 
 One row a configuration (what varies between the runs, but for the seed) and a row of their tables: mean and standard
-deviation over seeds. Written to FOLDER/AS.csv (AS: NAME unless given), and into FOLDER/README.md below `<!-- AS -->`.
+deviation over seeds. Written to FOLDER/AS.csv (AS: NAME unless given), and into FOLDER/README.md below `<!-- AS -->`,
+there of all numbers the COLUMNS alone, where they are named (with commas).
 """
 
 import sys
@@ -71,6 +72,8 @@ def _cell(row: dict[Any, Any], name: str) -> str:
     value, spread = row[name], row.get(f"{name}_sd")
     if not isinstance(value, float):
         return str(value)
+    if pd.isna(value):
+        return ""
     text = f"{value:.3f}"
     return text if spread is None or pd.isna(spread) or not spread else f"{text} ± {spread:.3f}"
 
@@ -93,12 +96,16 @@ def _said(key: str, value: Any) -> str:
     return f"{key.rpartition('.')[2]}={value}"
 
 
-def main(root: str, name: str, folder: str, saved: str | None = None) -> None:
+def main(root: str, name: str, folder: str, saved: str | None = None, columns: str | None = None) -> None:
     """See the module."""
     table = over_seeds(runs(root, name))
     saved = saved or name
     with atomic_path(Path(folder) / f"{saved}.csv") as temporary:
         table.to_csv(temporary, index=False)
+    if columns is not None:
+        texts = [column for column in table.columns if not pd.api.types.is_numeric_dtype(table[column])]
+        shown = [*texts, "runs", *columns.split(",")]
+        table = table[[*shown, *(f"{column}_sd" for column in shown if f"{column}_sd" in table)]]
     page = Path(folder) / "README.md"
     text, mark = page.read_text(encoding="utf-8"), f"<!-- {saved} -->"
     before, _, after = text.partition(mark)

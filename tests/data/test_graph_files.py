@@ -40,6 +40,10 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         (b"[" * 10**5, "a.json: not JSON"),
         (b"\xff\xfe{}", "a.json: not JSON"),
         (b"[]", "a.json: list; expected a JSON object"),
+        (
+            b'{"objects": [], "relationships": [], "phrase": "a"}',
+            "a.json: one region record alone; expected {region id: ",
+        ),
         (b'{"7": {"objects": [{"object_id": 1}]}}', r"a.json: region 7: objects\[0\].x: missing"),
         (
             b'{"7": {"objects": [], "relationships": [{"relationship_id": 1}]}}',

@@ -171,6 +171,7 @@ def test_a_training_set_that_lacks_words_is_refused(tmp_path, monkeypatch):
         ({"val_sub": 81}, "val_sub"),
         ({"regions": (5, 4)}, "regions"),
         ({"image_size": 32}, "image_size"),
+        ({"seed": -1}, "seed"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments, key):

@@ -7,7 +7,7 @@ import pytest
 from aaca.data.scenegraph.edits import facts_of
 from aaca.data.scenegraph.graph import GraphObject, Relationship, SceneGraph
 from aaca.data.scenegraph.nodes import nodes_of
-from aaca.discover.captions.mentions import facts_of_nodes, mentions
+from aaca.discover.captions.mentions import facts_of_nodes
 from aaca.discover.captions.records import Record, read_records, write_records
 from aaca.runtime.errors import DataError
 
@@ -130,14 +130,6 @@ def test_wrong_tasks_are_named(tmp_path):
             read_records(tmp_path / "t.json")
     with pytest.raises(DataError, match="No such file"):
         read_records(tmp_path / "none.json")
-
-
-def test_words_name_nodes_by_spans_and_longer_names_go_first():
-    words = ["a", "red", "cat", "left", "of", "a", "red", "cat", "on", "the", "left"]
-    names = ("cat", "red", "left of", "left", "cat", "dog", "")
-    found = [sorted(own) for own in mentions(words, names)]
-    both = [[], [1], [0, 4], [2], [2], [], [1], [0, 4], [], [], [3]]
-    assert found == both
 
 
 def test_facts_of_nodes_are_those_of_the_graph():

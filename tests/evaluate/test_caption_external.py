@@ -13,7 +13,7 @@ from aaca.runtime.errors import AacaError, ConfigError
 def test_what_an_external_metric_lacks_is_said(monkeypatch, tmp_path):
     captions, references = {"a": "x"}, {"a": ["x"]}
     monkeypatch.setattr(external, "_package", lambda: None)
-    assert all("pycocoevalcap" in external.missing(metric) for metric in ("meteor", "spice"))
+    assert all("pip install 'aaca[captions]'" in external.missing(metric) for metric in ("meteor", "spice"))
     with pytest.raises(AacaError, match="pycocoevalcap"):
         external.java_score("meteor", captions, references)
     monkeypatch.setattr(external, "_package", lambda: tmp_path)

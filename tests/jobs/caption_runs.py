@@ -12,6 +12,7 @@ from aaca.data.graph_writer import cleaned_file
 from aaca.data.scenegraph.files import read_graphs
 from aaca.evaluate.captions.scores import caption_table
 from aaca.evaluate.captions.structure import grammar_parser
+from aaca.evaluate.dashboard import Files
 from aaca.runtime.files import read_json
 from aaca.world.phrases import Grammar
 from tests.jobs.conftest import Run
@@ -56,6 +57,13 @@ def refused(run: Run, *arguments: object) -> str:
 def made(said: str) -> list[str]:
     """Stages that were made, not found."""
     return re.findall(r"stage (\S+(?: \S+)?) +[0-9a-f]{8}  made in", said)
+
+
+def shown(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Any, Any, Any]]:
+    """What dashboards are given from now on, by stage: numbers, tables, pictures."""
+    found: dict[str, tuple[Any, Any, Any]] = {}
+    monkeypatch.setattr(Files, "record", lambda self, stage, *parts: found.update({stage: parts}))
+    return found
 
 
 def graphs_stage(root: Path, holds: str = "about.json", planted: bool = False) -> Path:

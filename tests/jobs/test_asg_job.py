@@ -114,6 +114,29 @@ def test_stats_counts_what_is_there(written, tmp_path, run):
     assert found["serious"] == "0"
 
 
+def test_stats_holds_boxes_against_the_images(spoilt, tmp_path, run):
+    graphs, images = spoilt
+    _, said = asg(run, tmp_path, "stats", f"folder={graphs}")
+    assert "whole_image_boxes: None" in said and "box_outside" not in said and "no image" not in said
+    (images / "train2014" / "COCO_train2014_000000000002.png").unlink()
+    status, said = asg(run, tmp_path, "stats", f"folder={graphs}", f"images={images}")
+    assert status == 0 and "'box_outside': 1" in said and "no image: 1" in said
+    found = dict(line.split(": ", 1) for line in said.splitlines() if ": " in line)
+    assert int(found["graphs"]) == len(graphs_of(graphs)) and int(found["whole_image_boxes"]) >= 0
+    (images / f"{IMAGE}.png").write_text("no image")
+    assert "not a readable image" in refused(run, tmp_path, "stats", f"folder={graphs}", f"images={images}")
+    assert "no folder nowhere" in refused(run, tmp_path, "stats", f"folder={graphs}", "images=nowhere")
+
+
+@pytest.mark.parametrize(
+    ("action", "option", "readers"),
+    [("validate", "limit=10", "stats"), ("stats", "most=3", "validate or draw"), ("validate", "output=here", "draw")],
+)
+def test_options_that_an_action_does_not_read_are_refused(action, option, readers, written, tmp_path, run):
+    said = refused(run, tmp_path, action, f"folder={written}", option)
+    assert said == f"{option.split('=')[0]}: given, but action is {action}; expected action={readers}"
+
+
 def test_draw_writes_pictures_up_to_a_number(written, tmp_path, run):
     folder, output = written / "annotation" / "regionfiles", tmp_path / "drawn"
     arguments = (f"folder={folder}", f"images={written / 'images'}", f"output={output}")

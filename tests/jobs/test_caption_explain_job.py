@@ -7,7 +7,7 @@ from PIL import Image
 
 from aaca.data.shape_grammar import SIZE
 from aaca.discover.captions.attribution import METHODS
-from tests.jobs.caption_runs import SHAPES, graphs_stage, ran, records
+from tests.jobs.caption_runs import SHAPES, graphs_stage, ran, records, shown
 
 KINDS = ("object", "attribute", "relationship")
 
@@ -41,7 +41,8 @@ def test_explain_says_for_every_named_node_which_of_its_kind_each_method_takes(r
     assert not words[words["right"]]["best"].ne(words[words["right"]]["word"]).any()
 
 
-def test_pictures_show_scores_of_words_that_were_scored(run, tmp_path):
+def test_pictures_show_scores_of_words_that_were_scored(run, tmp_path, monkeypatch):
+    dashboards = shown(monkeypatch)
     folder, _ = ran(run, tmp_path, "explain", *SHAPES, "explain.samples=10", "explain.pictures=2", "explain.steps=2")
     samples = list(dict.fromkeys(pd.read_csv(folder / "words.csv")["sample"]))
     files = sorted((folder / "attribution").glob("*.png"))
@@ -51,3 +52,8 @@ def test_pictures_show_scores_of_words_that_were_scored(run, tmp_path):
         picture = Image.open(file)
         rows = len(phrases[name]["phrase"].split())
         assert picture.width > 4 * SIZE and picture.height > 480 + 26 * rows  # the graph, and a row a word
+    numbers, tables, pictures = dashboards["caption explain"]
+    own = pd.read_csv(folder / "pointing.csv").set_index(["kind", "method"])["right"]
+    assert numbers == pytest.approx({" ".join(key): right for key, right in own.items()}) and len(own) >= 8
+    assert len(tables["words"]) == len(pd.read_csv(folder / "words.csv")) and len(tables["pointing"]) == len(own)
+    assert pictures == {name: folder / "attribution" / f"{name.replace('/', '_')}.png" for name in samples[:2]}

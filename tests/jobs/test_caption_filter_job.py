@@ -52,7 +52,7 @@ def test_the_filter_by_records_counts_as_a_recount_does(run, tmp_path):
     assert ease["ease"].to_numpy() == pytest.approx(values)
     assert (ease["kept"] == (ease["ease"] >= 0.8)).all() and 0 < ease["kept"].sum() < len(ease)
     assert read_json(folder / "filter.json")["records"]["answers"] == len(answers)
-    assert "intervals over test images" in said
+    assert "intervals over images" in said
     rows = pd.read_csv(folder / "filter.csv").set_index("trained on")
     sure = pd.read_csv(folder / "filter_differences.csv")
     assert list(sure.groupby("difference", sort=False).groups) == ["filtered - random", "filtered - all"]

@@ -24,11 +24,13 @@ from tests.jobs.caption_runs import (
     made,
     ran,
     references,
+    shown,
     tables_of,
 )
 
 
-def test_one_clean_captioner_is_scored_on_what_is_kept_of_a_noisy_test_set(run, tmp_path):
+def test_one_clean_captioner_is_scored_on_what_is_kept_of_a_noisy_test_set(run, tmp_path, monkeypatch):
+    dashboards = shown(monkeypatch)
     learnt = ["captioner=rgcn", "training.batch_size=8", "training.epochs=6", "graphs.images={trn:16,val:2,tst:10}"]
     arguments = [*SHAPES, *learnt, "filter.set=test", "filter.keep=0.6"]
     folder, said = ran(run, tmp_path, "filter", *arguments)
@@ -46,6 +48,11 @@ def test_one_clean_captioner_is_scored_on_what_is_kept_of_a_noisy_test_set(run, 
         assert row["kept"] == pytest.approx(scale * table.loc[kept, key].mean())
         assert row["gain_value"] == pytest.approx(row["kept"] - row["all"], abs=1e-9)
         assert row["random_low"] <= row["all"] <= row["random_high"] and 0 < row["p"] <= 1
+    numbers, tables, _ = dashboards["caption filter test"]
+    assert numbers == pytest.approx(
+        {f"{figure} {part}": found.loc[figure, part] for figure in found.index for part in ("all", "kept")}
+    )
+    assert len(tables["filter effect"]) == len(found) and "cut-outs" not in said  # shapes have none
     # document frequencies are those of the whole noisy set, not of what is kept
     wanted = {name: [text] for name, text in references(noisy).items()}
     some, captions = ({name: of[name] for name in kept} for of in (wanted, table["caption"]))

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from aaca.data.scenegraph.batch import collate
 from aaca.runtime.files import read_json
 from tests.jobs.caption_runs import (
     SCENES,
@@ -16,6 +17,7 @@ from tests.jobs.caption_runs import (
     made,
     ran,
     references,
+    shown,
 )
 from tests.jobs.conftest import command
 
@@ -87,3 +89,26 @@ def test_what_is_wrong_with_an_image_or_its_graph_is_one_line(scenes, run, tmp_p
     assert "not JSON" in said_of(asg=image)
     assert "no region" in said_of(asg=tmp_path / "none.json")
     assert "no file" in said_of(image="nowhere.png")
+
+
+def test_captions_features_and_nodes_are_cut_as_those_of_the_test_set(scenes, run, monkeypatch):
+    image, file = image_and_graphs(scenes)
+    few = ("feature_dtype=float16", "training.lr=1e-12", "training.epochs=1", "training.length=4", "training.nodes=3")
+    scored, _ = ran(run, scenes, "score", *SCENES, *few, "score.examples=0", "score.diversity=0")
+    items, records = [], shown(monkeypatch)
+    monkeypatch.setattr("aaca.experiments.caption_image.collate", lambda own: items.extend(own) or collate(own))
+    wide = [name for name in captions_of(scored) if len(read_json(file)[name[-1]]["objects"]) > 1][:2]
+    for name in wide:
+        folder, said = ran(run, scenes, "image", *SCENES, *few, f"image={image}", f"asg={file}", f"region={name[-1]}")
+        found, graph = read_json(folder / "caption.json"), read_json(file)[name[-1]]
+        numbers, tables, pictures = records["caption image"]
+        assert found["caption"] == captions_of(scored)[name] and len(found["caption"].split()) == 3  # no room for EOS
+        assert numbers["log_prob"] == found["log_prob"] and numbers["a_step"] == pytest.approx(found["log_prob"] / 3)
+        assert tables["caption"]["caption"].item() == found["caption"] and pictures["graph"].is_file()
+        features, nodes = items[-1].features, items[-1].nodes
+        np.testing.assert_array_equal(features, features.astype(np.float16).astype(np.float32))
+        gone = nodes.dropped
+        told = f"{gone.objects} objects, {gone.attributes} attributes and {gone.relationships} relationships beyond"
+        assert f"not captioned: {told} training.nodes=3" in said and len(nodes) == 3
+        held = [thing["attributes"] for thing in graph["objects"]]
+        assert gone.total == len(held) + sum(map(len, held)) + len(graph["relationships"]) - 3 > 0

@@ -184,7 +184,7 @@ def test_released_layouts_are_trained_on_and_scored(option, kind: Kind, trees, r
         assert status == 1 and "Traceback" not in said
     if option == "ega":
         status, said = run("caption", "score", *arguments, "graphs.test=val_sup", f"paths.root={tmp_path}")
-        assert status == 1 and "error: set: 'val_sup'; nearest valid: val_sub" in said
+        assert status == 1 and "error: graphs.test: 'val_sup'; nearest valid: val_sub" in said
         _, said = ran(run, tmp_path, "score", *arguments, "graphs.test=val_sub_opt")
         assert "captioner" not in made(said) and made(said)[0] == "packed val_sub_opt"
         _, said = ran(run, tmp_path, "explain", *arguments, "explain.steps=2", "explain.samples=4")

@@ -1,4 +1,4 @@
-"""Graphs made wrong, diagnosed, mended and captioned again: the planting, what is found of it, the job."""
+"""Graphs made wrong, diagnosed, mended and captioned again: the job."""
 
 import json
 import re
@@ -16,7 +16,6 @@ from aaca.evaluate.captions.scores import caption_table, figures_of
 from aaca.evaluate.captions.structure import grammar_parser
 from aaca.runtime.files import read_json
 from aaca.world.phrases import Grammar
-from experiments.caption_planted import made_wrong, planted_and_found, right_ones
 from tests.graph_toys import write_tree
 from tests.jobs.conftest import Run, command
 
@@ -31,76 +30,6 @@ SHAPES = (
     "regraph.samples=40",
 )
 EDITS = ["none", "drop irrelevant", "add missing", "both", "drop unused", "human graph"]
-
-
-def graph_of(*objects: tuple[str, int], joins: tuple[tuple[int, int], ...] = ()) -> SceneGraph:
-    """Objects (name, place), and relationships "near" between them."""
-    things = [
-        {"object_id": k, "name": name, "attributes": [], "x": at, "y": 0, "w": 4, "h": 4}
-        for k, (name, at) in enumerate(objects)
-    ]
-    near = [
-        {"relationship_id": k, "subject_id": one, "object_id": two, "name": "near"}
-        for k, (one, two) in enumerate(joins)
-    ]
-    return SceneGraph.from_region({"objects": things, "relationships": near, "phrase": ""}, "made up")
-
-
-def test_a_graph_loses_an_object_or_gets_a_foreign_one_by_a_coin():
-    own, others = graph_of(("man", 0), ("dog", 9), joins=((0, 1),)), [graph_of(("cat", 20), ("dog", 9))]
-    found = [made_wrong(own, others, 10, np.random.default_rng(seed)) for seed in range(60)]
-    names = {(change, tuple(thing.name for thing in graph.objects)) for graph, change in found}
-    assert names == {("lost", ("man",)), ("lost", ("dog",)), ("foreign", ("man", "dog", "cat"))}
-    assert 15 < sum(change == "lost" for _, change in found) < 45
-    assert all(graph.relationships == () for graph, change in found if change == "lost")
-
-
-@pytest.mark.parametrize(
-    ("own", "others", "limit", "expected"),
-    [
-        (graph_of(("man", 0)), [graph_of(("cat", 20))], 10, "foreign"),  # an only object is not lost
-        (graph_of(("man", 0), ("dog", 9)), [graph_of(("dog", 3))], 10, "lost"),  # nothing foreign in the image
-        (graph_of(("man", 0), ("dog", 9)), [graph_of(("cat", 3))], 2, "lost"),  # no room
-        (graph_of(("man", 0)), [], 10, "none"),
-    ],
-)
-def test_what_cannot_be_is_the_other(own, others, limit, expected):
-    for seed in range(8):
-        graph, change = made_wrong(own, others, limit, np.random.default_rng(seed))
-        assert change == expected and (graph == own) == (expected == "none")
-
-
-def test_numbers_of_planted_facts_that_are_found():
-    class One:
-        def __init__(self, **fields: Any) -> None:
-            vars(self).update(fields)
-
-    human = graph_of(("man", 0), ("dog", 9), joins=((0, 1),))
-    cases: Any = [One(human=human, given=graph_of(("man", 0))), One(human=human, given=graph_of(*HUMAN_AND_CAT))]
-    cat, dog, near = ("cat",), ("dog",), ("man", "near", "dog")
-    said = ("man", "red")  # by the caption alone
-    informed: Any = [
-        One(graph=cases[0].given, irrelevant=(said,), missing=(near,)),  # the dog was guessed
-        One(graph=cases[1].given, irrelevant=(cat,), missing=(near, ("man",))),
-    ]
-    alone: Any = [
-        One(graph=cases[0].given, irrelevant=(("man",),)),
-        One(graph=cases[1].given, irrelevant=(cat, dog, said)),
-    ]
-    found = planted_and_found(cases, informed, alone)
-    assert found == {
-        "irrelevant, with people": {"of": 4, "planted": 1, "found": 1, "precision": 1, "recall": 1},
-        "irrelevant, without people": {"of": 4, "planted": 1, "found": 3, "precision": 1 / 3, "recall": 1},
-        "missing, with people": {"of": 6, "planted": 3, "found": 3, "precision": 2 / 3, "recall": 2 / 3},
-    }
-    assert right_ones(cases, informed) == [False, False]
-    assert right_ones([One(human=human)], [One(graph=human)]) == [True]  # type: ignore[list-item]
-
-
-HUMAN_AND_CAT = (("man", 0), ("dog", 9), ("cat", 20))
-
-
-# the job
 
 
 def ran(run: Run, root: Path, *arguments: object) -> tuple[Path, str]:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -60,6 +61,7 @@ def test_the_overview_names_every_job_and_method(tmp_path):
             "discovery: null is no option; leave it out (~discovery takes it out of a preset)",
         ),
         (("debug", "debugset.per_clas=3"), "debugset.per_clas: unknown key; nearest valid: per_class"),
+        (("caption", "graph.images=3"), "graph.images: unknown key; nearest valid: graphs.images"),
         (("debug", "recipe.epoch=3"), "recipe.epoch: unknown key; nearest valid: epochs"),
         (("debug", "selection_rul=best"), "selection_rul: unknown key; nearest valid: selection_rule"),
         (("debug", "model=vit_base", "model.chekpoint=a"), "model.chekpoint: unknown key; nearest valid: checkpoint"),
@@ -95,6 +97,23 @@ def test_every_mistake_is_one_line_and_status_1(arguments, said, tmp_path, monke
     assert said in shown
     assert len(lines) == 1, shown
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "handed"),
+    [
+        (["caption", "-m", "explain", "seed=0,1"], ["-m", "action=explain", "seed=0,1"]),
+        (["caption", "seed=0", "explain"], ["seed=0", "action=explain"]),
+        (["caption", "--cfg", "job", "explain"], ["--cfg", "job", "action=explain"]),
+        (["caption", "-c", "job", "~preset"], ["-c", "job", "~preset"]),
+        (["debug", "-m", "seed=0"], ["-m", "seed=0"]),
+        (["pretrain", "--dry-run", "clip"], ["dry_run=true", "network=clip"]),
+    ],
+)
+def test_the_first_bare_word_is_what_a_job_does(arguments, handed, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["aaca"])
+    monkeypatch.setattr("importlib.import_module", lambda name: SimpleNamespace(main=lambda: 0))
+    assert main(arguments) == 0 and sys.argv[1:] == handed
 
 
 def test_run_folders_are_named_by_what_was_asked_for():

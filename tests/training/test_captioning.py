@@ -86,7 +86,7 @@ def test_alignment_at_weight_0_changes_no_bit_and_is_measured(tmp_path, monkeypa
     fit(this, tmp_path / "none", monkeypatch)
     plain = load_file(tmp_path / "none" / "model.safetensors")
     for align in ("attention", "leak", "attribution"):
-        for weight in (0.0, 0.5):
+        for weight in (0.0, None):
             changed = replace(
                 this,
                 recipe=recipe(epochs=1, monitor="last", align=align, align_weight=weight),
@@ -254,6 +254,16 @@ def test_captions_do_not_depend_on_the_batch_size(tmp_path, whole):
 def test_impossible_recipes_name_their_key(change, message):
     with pytest.raises(ConfigError, match=message):
         CaptionRecipe(**change)
+
+
+def test_a_recipe_says_what_its_alignment_weighs():
+    assert CaptionRecipe().fingerprint()["align_weight"] == 0.0 == CaptionRecipe(align_weight=0.0).weight
+    assert CaptionRecipe().fingerprint() == CaptionRecipe(align_weight=0.0).fingerprint()
+    aligned = CaptionRecipe(align="leak")
+    assert (
+        aligned.weight == 0.3 and aligned.fingerprint() == CaptionRecipe(align="leak", align_weight=0.3).fingerprint()
+    )
+    assert CaptionRecipe(align="leak", align_weight=0.0).fingerprint()["align_weight"] == 0.0
 
 
 @pytest.mark.slow

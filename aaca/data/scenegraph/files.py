@@ -30,6 +30,8 @@ def read_graphs(path: Path) -> dict[str, SceneGraph]:
         raise DataError(f"{path}: not JSON ({error})") from error
     if not isinstance(records, dict):
         raise DataError(f"{path}: {type(records).__name__}; expected a JSON object of region ids and records")
+    if isinstance(records.get("objects"), list):
+        raise DataError(f"{path}: one region record alone; expected {{region id: record}}")
     return {name: SceneGraph.from_region(record, f"{path}: region {name}") for name, record in records.items()}
 
 
@@ -63,13 +65,14 @@ def statistics(
     graphs: Iterable[SceneGraph],
     limit: int = 10,
     policy: Policy = "objects_first",
-    sizes: Iterable[tuple[int, int]] | None = None,
+    sizes: Iterable[tuple[int, int] | None] | None = None,
 ) -> dict[str, Any]:
     """What a set of graphs is like, in one pass: a flat dict of counts and shares of graphs, `problems` one of kinds.
 
     `truncated`: graphs with more than `limit` nodes under `policy`, `relationships_lost`: by that; `unusable`: graphs
-    that `nodes_of` refuses (in neither). `sizes` are the graphs' images (width, height), without which boxes cannot be
-    told to be whole images (`whole_image_boxes` None) or outside. `duplicate_names`: graphs with two objects of a name.
+    that `nodes_of` refuses (in neither). `sizes` are the graphs' images (width, height; None: not known), without
+    which boxes cannot be told to be whole images (`whole_image_boxes` None) or outside. `duplicate_names`: graphs
+    with two objects of a name.
     """
     total: Counter[str] = Counter()
     problems: Counter[str] = Counter()

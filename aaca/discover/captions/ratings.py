@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from aaca.data.scenegraph.batch import GraphItem, collate
+from aaca.data.scenegraph.mentions import mentions
 from aaca.data.scenegraph.vocabulary import EOS, Words
 from aaca.discover.captions.attribution import NodeAttribution, log_probs, repeated
-from aaca.discover.captions.mentions import facts_of_nodes, kind_of, mentions
+from aaca.discover.captions.mentions import facts_of_nodes, kind_of
 from aaca.discover.captions.records import HIGHEST, LOWEST, Record, file_name
 from aaca.models.captioner.captioner import GraphCaptioner
 from aaca.runtime.errors import ConfigError, DataError, nearest

@@ -32,7 +32,7 @@ def missing(metric: str) -> str | None:
         raise ConfigError(f"external: {metric!r} is no such metric; {nearest(metric, JAVA_METRICS)}")
     package = _package()
     if package is None:
-        return f"{metric}: needs the Python package pycocoevalcap (pip install pycocoevalcap)"
+        return f"{metric}: needs the Python package pycocoevalcap: pip install 'aaca[captions]'"
     java = _java_version()
     if java is None:
         return f"{metric}: needs Java; no `java` that runs is on the PATH"

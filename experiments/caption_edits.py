@@ -13,7 +13,6 @@ from aaca.data.scenegraph.graph import SceneGraph
 from aaca.data.scenegraph.layout import Layout
 from aaca.data.scenegraph.nodes import nodes_of
 from aaca.data.scenegraph.store import PackedGraphs
-from aaca.data.scenegraph.vocabulary import Words
 from aaca.evaluate.captions.control import CaptionEdit, control_scores
 from aaca.models.captioner.captioner import GraphCaptioner
 from aaca.runtime.files import digest
@@ -21,6 +20,7 @@ from aaca.runtime.seeding import purpose_seed
 from aaca.runtime.stages import Stage
 from aaca.world.phrases import CONVERSE, ON
 
+from .caption_part import Part
 from .caption_stages import CaptionStages
 
 Change = Callable[[SceneGraph, np.random.Generator, Collection[str]], SceneGraph | None]
@@ -37,44 +37,21 @@ COLUMNS = {
 
 
 @dataclass
-class EditedGraphs:
-    """Samples of a packed set under other graphs, of the same objects: what a captioner takes as a set."""
+class EditedGraphs(Part):
+    """Samples of a packed set under other graphs, of the same objects; captions and references are as they were."""
 
-    packed: PackedGraphs
-    rows: list[int]  # of the packed set
     graphs: list[SceneGraph]
     layout: Layout
     limit: int
-
-    @property
-    def words(self) -> Words:
-        """The vocabulary."""
-        return self.packed.words
 
     @property
     def content(self) -> str:
         """Which samples have which graphs, for keys."""
         return digest([(self.name(i), graph.to_region()) for i, graph in enumerate(self.graphs)])
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def name(self, i: int) -> str:
-        """Of the sample that was edited."""
-        return self.packed.name(self.rows[i])
-
-    def phrase(self, i: int) -> str:
-        """What was said of the sample before the edit."""
-        return self.packed.phrase(self.rows[i])
-
     def graph(self, i: int) -> SceneGraph:
         """The edited graph."""
         return self.graphs[i]
-
-    def references(self) -> dict[str, list[str]]:
-        """Those of the samples before the edit."""
-        known = self.packed.references()
-        return {self.name(i): known[self.name(i)] for i in range(len(self))}
 
     def item(self, i: int) -> GraphItem:
         """The edited graph with the features of the nodes that stayed."""

@@ -1,58 +1,17 @@
 """Wrong annotations, found by ratings of their words and left out, and whether that helps (EGA's filtering)."""
 
-from dataclasses import dataclass, replace
-
 import pandas as pd
 
-from aaca.data.scenegraph.batch import GraphItem
-from aaca.data.scenegraph.graph import SceneGraph
 from aaca.data.scenegraph.store import PackedGraphs
-from aaca.data.scenegraph.vocabulary import Words
 from aaca.discover.captions.filter import random_filter
 from aaca.runtime.files import atomic_path, digest
 from aaca.runtime.seeding import purpose_seed
 
 from .caption_filtered_set import filter_test
 from .caption_intervals import differences, in_words, over_images, table_of
+from .caption_part import Part
 from .caption_ratings import Rated, rate, report
 from .caption_run import CaptionRun, named
-
-
-@dataclass
-class Part:
-    """Some samples of a packed set, as a captioner is trained on them."""
-
-    packed: PackedGraphs
-    rows: list[int]
-
-    @property
-    def words(self) -> Words:
-        """The vocabulary of the whole set."""
-        return self.packed.words
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def item(self, i: int) -> GraphItem:
-        """Sample `i` of the part."""
-        return replace(self.packed.item(self.rows[i]), row=i)
-
-    def name(self, i: int) -> str:
-        """Its name."""
-        return self.packed.name(self.rows[i])
-
-    def phrase(self, i: int) -> str:
-        """Its caption."""
-        return self.packed.phrase(self.rows[i])
-
-    def graph(self, i: int) -> SceneGraph:
-        """Its graph."""
-        return self.packed.graph(self.rows[i])
-
-    def references(self) -> dict[str, list[str]]:
-        """Of the samples of the part."""
-        known = self.packed.references()
-        return {self.name(i): known[self.name(i)] for i in range(len(self))}
 
 
 def filter_annotations(run: CaptionRun) -> float:

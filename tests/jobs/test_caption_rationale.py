@@ -18,7 +18,7 @@ from aaca.runtime.errors import ConfigError
 from aaca.runtime.files import read_json
 from aaca.runtime.stages import StageCache
 from experiments.caption_config import CaptionConfig
-from experiments.caption_filter import Part
+from experiments.caption_part import Part
 from experiments.caption_rationale import leaks
 from experiments.caption_run import without_presets
 from experiments.caption_stages import CaptionStages

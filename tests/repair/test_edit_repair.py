@@ -217,7 +217,8 @@ def test_the_same_seed_gives_the_same_file_and_the_last_accuracy_is_that_of_the_
 @pytest.mark.parametrize("method", ["retention", "retention_mean", "log_ratio", "project"])
 def test_the_class_minds_its_neurons_less_than_before(given, tmp_path, method):
     neurons, audit = (4, 9, 1), given.banks["audit"]
-    options = {"epochs": 10, "lr": 1e-2, "strength": 5.0, "warmup": 0.0, "method": method}
+    strength = 2.0 if method == "retention_mean" else 5.0  # of a mean, 5 overshoots on some processors
+    options = {"epochs": 10, "lr": 1e-2, "strength": strength, "warmup": 0.0, "method": method}
     after, _ = edited(given, tmp_path / "a", **options)
     plain, _ = edited(given, tmp_path / "b", **{**options, "method": "ce"})
     heads = [Head(one["backbone.fc.weight"], one["backbone.fc.bias"]) for one in (after, plain)]

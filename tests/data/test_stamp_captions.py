@@ -209,8 +209,6 @@ def test_a_backbone_without_a_map_is_refused():
 def test_the_backbones_features_tell_names_colours_and_sizes(tmp_path):
     StampCaptions({"trn": 200, "val": 10, "tst": 60}).build(tmp_path, backbone(), 64, {})
     train, test = objects(tmp_path, "trn"), objects(tmp_path, "tst")
-    rows = np.stack([row for row, _ in train.values()])
-    assert 0.4 < np.abs(rows[:, :-5]).mean() < 0.6
     for kind, least in enumerate((0.7, 0.8, 0.95)):
         x, y = labelled(train, kind)
         scaler = StandardScaler().fit(x)

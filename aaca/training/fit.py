@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
@@ -24,6 +22,7 @@ from aaca.runtime.stages import PROGRESS
 from aaca.training.checkpoints import VerifiedCheckpoints
 from aaca.training.curves import Curves
 from aaca.training.finetune import FineTune
+from aaca.training.keep_best import KeepBest
 from aaca.training.recipe import Recipe
 from aaca.training.resume import ResumeSpec, SaveProgress, left_by
 from aaca.training.trainer import TrainerSpec
@@ -37,33 +36,6 @@ SelectionRule = Literal["last", "best"]
 
 ModuleOf = Callable[[Classifier, Recipe, int, int, Tensor], FineTune]
 """(classifier, recipe, classes, batches an epoch, groups of the validation rows) → what is trained."""
-
-
-class KeepBest(Callback):
-    """Remembers the weights with the highest validation accuracy (first of equals), restores them at the end."""
-
-    def __init__(self) -> None:
-        self.accuracy, self.epoch = -1.0, -1
-        self.weights: dict[str, Tensor] = {}
-
-    def state_dict(self) -> dict[str, Any]:
-        """The best so far."""
-        return {"accuracy": self.accuracy, "epoch": self.epoch, "weights": self.weights}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on after these."""
-        self.accuracy, self.epoch, self.weights = (state_dict[name] for name in ("accuracy", "epoch", "weights"))
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep a copy where this epoch is better than all before."""
-        accuracy = float(trainer.callback_metrics["val/accuracy"])
-        if accuracy > self.accuracy:
-            self.accuracy, self.epoch = accuracy, trainer.current_epoch
-            self.weights = {name: value.detach().cpu().clone() for name, value in pl_module.state_dict().items()}
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put the best weights back."""
-        pl_module.load_state_dict(self.weights)
 
 
 @dataclass(frozen=True)
@@ -133,7 +105,7 @@ def fit_classifier(classifier: Classifier, job: FitJob, folder: Path) -> dict[st
     batches = data.batches_per_epoch(spec.world)
     updates = math.ceil(batches / recipe.accumulate)
     module = job.module(classifier.train(), recipe, len(job.train.classes), batches, group_codes(job.audit))
-    best = KeepBest() if job.rule == "best" else None
+    best = KeepBest("val/accuracy") if job.rule == "best" else None
     progress = SaveProgress(folder / PROGRESS, job.resume.every, job.label)
     loop = spec.make(
         job.label,

@@ -8,10 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
-from torch import Tensor
 
 from aaca.data.scenegraph.vocabulary import Words
 from aaca.evaluate.captions.structure import Parse
@@ -24,10 +21,11 @@ from aaca.runtime.files import atomic_path, digest, read_json, write_json
 from aaca.runtime.ranks import current
 from aaca.runtime.stages import PROGRESS
 from aaca.training.caption_data import CaptionData, CaptionSource
-from aaca.training.caption_recipe import CaptionRecipe, Decode, Monitor
+from aaca.training.caption_recipe import CaptionRecipe, Decode
 from aaca.training.captioning import CaptionModule
 from aaca.training.checkpoints import VerifiedCheckpoints
 from aaca.training.curves import Curves
+from aaca.training.keep_best import KeepBest
 from aaca.training.resume import ResumeSpec, SaveProgress, left_by
 from aaca.training.trainer import TrainerSpec
 
@@ -40,34 +38,6 @@ CAPTIONS = "captions.parquet"
 def words_sha256(words: Words) -> str:
     """Of a vocabulary's words, in the order of their ids."""
     return digest(list(words.words))
-
-
-class KeepBest(Callback):
-    """Remembers the weights of the epoch that `monitor` likes best (first of equals), restores them at the end."""
-
-    def __init__(self, monitor: Monitor) -> None:
-        self.monitor, self.sign = f"val/{monitor}", -1.0 if monitor == "loss" else 1.0
-        self.score, self.epoch = -float("inf"), -1
-        self.weights: dict[str, Tensor] = {}
-
-    def state_dict(self) -> dict[str, Any]:
-        """The best so far."""
-        return {"score": self.score, "epoch": self.epoch, "weights": self.weights}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on after these."""
-        self.score, self.epoch, self.weights = (state_dict[name] for name in ("score", "epoch", "weights"))
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep a copy where this epoch is better than all before."""
-        score = self.sign * float(trainer.callback_metrics[self.monitor])
-        if score > self.score:
-            self.score, self.epoch = score, trainer.current_epoch
-            self.weights = {name: value.detach().cpu().clone() for name, value in pl_module.state_dict().items()}
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put the best weights back."""
-        pl_module.load_state_dict(self.weights)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +104,7 @@ def fit_captioner(job: CaptionJob, folder: Path) -> dict[str, Any]:
     batches = data.batches_per_epoch(spec.world)
     model = GraphCaptioner(job.spec, job.seed)
     module = CaptionModule(model, job.words, recipe, batches, job.train, job.val, job.rationale, job.parse)
-    best = None if recipe.monitor == "last" else KeepBest(recipe.monitor)
+    best = None if recipe.monitor == "last" else KeepBest(f"val/{recipe.monitor}", lower=recipe.monitor == "loss")
     curves = Curves(folder / "log" / "metrics.csv")
     loop = spec.make(
         job.label,

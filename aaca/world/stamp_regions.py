@@ -10,11 +10,6 @@ TRIES = 200
 LINKED = 0.85  # how often two things that are both named are related, not just listed
 
 
-def whole_graph(scene: SeenScene) -> Told:
-    """All that is seen: both things with all attributes on the ground, and how they stand to each other."""
-    return sub_graph(scene, (0, 1), (2, 2), (True, True), linked=True)
-
-
 def sub_graph(
     scene: SeenScene, order: tuple[int, ...], levels: tuple[int, int], on: tuple[bool, bool], linked: bool
 ) -> Told:

@@ -15,7 +15,7 @@ from aaca.evaluate.captions.structure import grammar_parser
 from aaca.evaluate.dashboard import Files
 from aaca.runtime.files import read_json
 from aaca.world.phrases import Grammar
-from tests.jobs.conftest import Run
+from tests.jobs.conftest import Run, command
 
 TINY = ("hyper=embedded", "trainer=cpu", "training.epochs=2", "training.lr=3e-3", "captioner.hidden=32")
 SHAPES = (*TINY, "graphs=shapes", "graphs.images={trn:30,val:6,tst:10}")
@@ -35,6 +35,13 @@ FIGURES = {
     "Ga": "g_attributes",
     "Gr": "g_relationships",
 }
+
+
+def scored(folder: Path, *arguments: str) -> Path:
+    """`folder`, after a captioner was trained and scored there: what other runs go on from."""
+    with pytest.MonkeyPatch.context() as patch:
+        assert command(patch, folder, ["caption", "score", *arguments, f"paths.root={folder}"]) == 0
+    return folder
 
 
 def ran(run: Run, root: Path, action: str, *arguments: object) -> tuple[Path, str]:

@@ -23,7 +23,8 @@ from aaca.world.phrases import Grammar
 from experiments.caption_diversity import diverse_captions, largest_graphs
 from experiments.caption_edits import EditedCaptions, EditedGraphs
 from experiments.caption_examples import chosen_rows, edited_node, free_words
-from tests.jobs.conftest import Run, command
+from tests.jobs.caption_runs import scored
+from tests.jobs.conftest import Run
 from tests.training.caption_toys import COLOURS, Shapes, graph
 from tests.training.caption_toys import SHAPES as NOUNS
 
@@ -36,10 +37,7 @@ KINDS = ("drop_object", "drop_attribute", "reverse")
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("root")
-    with pytest.MonkeyPatch.context() as patch:
-        assert command(patch, folder, ["caption", "score", *SHAPES, f"paths.root={folder}"]) == 0
-    return folder
+    return scored(tmp_path_factory.mktemp("root"), *SHAPES)
 
 
 @pytest.fixture(scope="module")

@@ -10,25 +10,13 @@ from PIL import Image
 
 from aaca.data.scenegraph.batch import collate
 from aaca.runtime.files import read_json
-from tests.jobs.caption_runs import (
-    SCENES,
-    captions_of,
-    graphs_stage,
-    made,
-    ran,
-    references,
-    shown,
-)
-from tests.jobs.conftest import command
+from tests.jobs.caption_runs import SCENES, captions_of, graphs_stage, made, ran, references, scored, shown
 
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory) -> Path:
     """The same of the embedded world, whose features are made here."""
-    folder = tmp_path_factory.mktemp("scenes")
-    with pytest.MonkeyPatch.context() as patch:
-        assert command(patch, folder, ["caption", "score", *SCENES, f"paths.root={folder}"]) == 0
-    return folder
+    return scored(tmp_path_factory.mktemp("scenes"), *SCENES)
 
 
 def image_and_graphs(scenes: Path) -> tuple[Path, Path]:

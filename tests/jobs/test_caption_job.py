@@ -18,26 +18,13 @@ from aaca.runtime.files import read_json
 from aaca.world.phrases import Grammar
 from experiments.caption_given import given_captions
 from tests.graph_toys import FOLDERS, Kind, write_tree
-from tests.jobs.caption_runs import (
-    SHAPES,
-    TINY,
-    captions_of,
-    graphs_stage,
-    made,
-    ran,
-    records,
-    references,
-)
-from tests.jobs.conftest import command
+from tests.jobs.caption_runs import SHAPES, TINY, captions_of, graphs_stage, made, ran, records, references, scored
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
     """A captioner of shapes, trained and scored: what the other runs go on from."""
-    folder = tmp_path_factory.mktemp("root")
-    with pytest.MonkeyPatch.context() as patch:
-        assert command(patch, folder, ["caption", "score", *SHAPES, f"paths.root={folder}"]) == 0
-    return folder
+    return scored(tmp_path_factory.mktemp("root"), *SHAPES)
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,8 @@ from experiments.caption_rationale import leaks
 from experiments.caption_run import without_presets
 from experiments.caption_stages import CaptionStages
 from tests.graph_toys import FOLDERS, write_tree
-from tests.jobs.conftest import Run, command
+from tests.jobs.caption_runs import scored
+from tests.jobs.conftest import Run
 
 TINY = ("hyper=embedded", "trainer=cpu", "training.epochs=2", "training.lr=3e-3", "captioner.hidden=32")
 SHAPES = (*TINY, "graphs=shapes", "graphs.images={trn:12,val:3,tst:6}")
@@ -44,10 +45,7 @@ def stages_of(root: Path, *overrides: str) -> CaptionStages:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
     """A captioner trained and scored by the job."""
-    folder = tmp_path_factory.mktemp("root")
-    with pytest.MonkeyPatch.context() as patch:
-        assert command(patch, folder, ["caption", "score", *SHAPES, *LEAK, *FOREIGN, f"paths.root={folder}"]) == 0
-    return folder
+    return scored(tmp_path_factory.mktemp("root"), *SHAPES, *LEAK, *FOREIGN)
 
 
 def annotated_ids(root: Path, name: str) -> set[int]:

@@ -17,7 +17,8 @@ from aaca.evaluate.captions.structure import grammar_parser
 from aaca.runtime.files import read_json
 from aaca.world.phrases import Grammar
 from tests.graph_toys import write_tree
-from tests.jobs.conftest import Run, command
+from tests.jobs.caption_runs import scored
+from tests.jobs.conftest import Run
 
 TINY = ("hyper=embedded", "trainer=cpu", "training.lr=3e-3", "captioner.hidden=32")
 SHAPES = (
@@ -71,11 +72,7 @@ def facts(one: SceneGraph) -> set[tuple[str, ...]]:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
     """A captioner of shapes, trained and scored."""
-    folder = tmp_path_factory.mktemp("root")
-    with pytest.MonkeyPatch.context() as patch:
-        few = ("score.examples=0", "score.diversity=0")
-        assert command(patch, folder, ["caption", "score", *SHAPES, *few, f"paths.root={folder}"]) == 0
-    return folder
+    return scored(tmp_path_factory.mktemp("root"), *SHAPES, "score.examples=0", "score.diversity=0")
 
 
 @pytest.fixture(scope="module")
